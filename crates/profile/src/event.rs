@@ -1,0 +1,325 @@
+//! What can happen to a profile, and how it stands in the log: one kind byte, then a MessagePack array.
+//!
+//! Layout of one event: `[kind: u8][body: MessagePack array, fields in the order of the struct]`.
+//! Kind bytes are never reused. A field is only ever added at the end, with `#[serde(default)]`, so that every
+//! version ever written can be read; `tests/golden` holds one of each.
+
+use serde::{Deserialize, Serialize};
+
+
+/// One entry of the log, borrowed from the frame it stands in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event<'a> {
+    /// A visitor did something on a page or in an app.
+    Visit(Visit<'a>),
+    /// A caller of the API changed attributes of one profile.
+    Update(Update<'a>),
+    /// A profile is to be forgotten.
+    Erase(Erase<'a>),
+    /// A bulk file has been validated; its rows follow.
+    BatchOpened(BatchOpened<'a>),
+    /// Rows of a bulk file that belong to this partition.
+    BatchRows(BatchRows<'a>),
+    /// Rows of a bulk file that failed validation, for its report.
+    BatchErrors(BatchErrors<'a>),
+    /// A client's settings, as far as the fold needs them.
+    ClientSettings(ClientSettings<'a>),
+}
+
+/// A visit (design §5). Its home partition is that of `home`, unless the id was `generated`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Visit<'a> {
+    /// The tenant.
+    pub client: &'a str,
+    /// Canonical text of the address the profile lives at.
+    #[serde(borrow)]
+    pub home: &'a str,
+    /// The edge made up the tntId in `home`, as the caller named no id.
+    pub generated: bool,
+    /// The caller's id for this event; a second event with it, for the same visitor, changes nothing.
+    pub event_id: Option<&'a str>,
+    /// When it happened by the caller's word, in ms since 1970; else the log time counts.
+    pub occurred_at: Option<u64>,
+    /// The caller's session.
+    pub session_id: Option<&'a str>,
+    /// Profile parameters: attribute name and value.
+    #[serde(borrow)]
+    pub profile: Vec<(&'a str, &'a str)>,
+    /// Categories viewed, in order.
+    #[serde(borrow)]
+    pub categories: Vec<&'a str>,
+    /// Canonical text of the other addresses that the visit named.
+    #[serde(borrow)]
+    pub other_ids: Vec<&'a str>,
+    /// What history keeps of it beside the profile's own data.
+    #[serde(borrow)]
+    pub context: Option<VisitContext<'a>>,
+}
+
+/// Where and how a visit happened. The fold does not look at it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VisitContext<'a> {
+    /// Page URL.
+    pub url: Option<&'a str>,
+    /// Referring URL.
+    pub referrer: Option<&'a str>,
+    /// Name of the mbox.
+    pub mbox: Option<&'a str>,
+    /// mbox parameters.
+    #[serde(borrow)]
+    pub parameters: Vec<(&'a str, &'a str)>,
+    /// An order placed with the visit.
+    #[serde(borrow)]
+    pub order: Option<Order<'a>>,
+    /// User agent of the visitor.
+    pub user_agent: Option<&'a str>,
+}
+
+/// An order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Order<'a> {
+    /// Order id.
+    pub id: &'a str,
+    /// Total, in the shop's currency.
+    pub total: f64,
+    /// Products bought.
+    #[serde(borrow)]
+    pub product_ids: Vec<&'a str>,
+}
+
+/// Attributes set and removed by a call (TARGET_API §2, design §5 PATCH). Never creates a profile.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Update<'a> {
+    /// The tenant.
+    pub client: &'a str,
+    /// Canonical text of the profile's address.
+    #[serde(borrow)]
+    pub address: &'a str,
+    /// The caller's id for this call (`requestId`, `Idempotency-Key`).
+    pub event_id: Option<&'a str>,
+    /// When it happened by the caller's word, in ms since 1970.
+    pub occurred_at: Option<u64>,
+    /// Attributes to set.
+    #[serde(borrow)]
+    pub set: Vec<(&'a str, &'a str)>,
+    /// Attributes to remove.
+    #[serde(borrow)]
+    pub unset: Vec<&'a str>,
+}
+
+/// A profile to forget (design §5 DELETE).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Erase<'a> {
+    /// The tenant.
+    pub client: &'a str,
+    /// Canonical text of the profile's address.
+    #[serde(borrow)]
+    pub address: &'a str,
+}
+
+/// The head of a bulk file, written to [`batch_partition_text`] once the whole file has been validated.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BatchOpened<'a> {
+    /// The tenant.
+    pub client: &'a str,
+    /// `CLIENT-EPOCHMS-RANDOM`.
+    pub batch: &'a str,
+    /// The caller's `Idempotency-Key`. The first batch with a key wins; see [`crate::state::BatchOpenedOutcome`].
+    pub idempotency_key: Option<&'a str>,
+    /// xxh3-128 of the decoded body, so that a key used for another file is noticed.
+    #[serde(with = "serde_bytes_16")]
+    pub digest: [u8; 16],
+    /// 1, 2 or 3.
+    pub api_version: u8,
+    /// The gateway process that submits it, new at every start.
+    pub opened_by: &'a str,
+    /// When it was accepted, in ms since 1970: the time of every row's values.
+    pub opened_at: u64,
+    /// Data rows in the file.
+    pub rows: u32,
+    /// Rows that will be appended in `BatchRows`.
+    pub rows_to_apply: u32,
+    /// Rows that failed validation.
+    pub rows_failed: u32,
+    /// Rows without any value, which change nothing.
+    pub rows_skipped: u32,
+}
+
+/// Some rows of a bulk file, in the order of the file, all of one partition.
+///
+/// A partition sees the rows of a batch in rising order of `row`; rows up to the highest it has seen are duplicates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BatchRows<'a> {
+    /// The tenant.
+    pub client: &'a str,
+    /// The batch.
+    pub batch: &'a str,
+    /// `tnt` or `tp`: the kind of all ids in `rows`.
+    pub kind: &'a str,
+    /// Whether an unknown id gets a profile (v2, v3).
+    pub create: bool,
+    /// The time of the values, in ms since 1970: `opened_at` of the batch.
+    pub occurred_at: u64,
+    /// Attribute names; a row's values stand in this order.
+    #[serde(borrow)]
+    pub columns: Vec<&'a str>,
+    /// The rows.
+    #[serde(borrow)]
+    pub rows: Vec<BatchRow<'a>>,
+}
+
+/// One row of a bulk file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BatchRow<'a> {
+    /// Data row in the file, counted from 1.
+    pub row: u32,
+    /// The bare id.
+    pub id: &'a str,
+    /// Values by column; nothing = unchanged. May be shorter than the columns.
+    #[serde(borrow)]
+    pub values: Vec<Option<&'a str>>,
+    /// Columns to remove (v3 `\N`).
+    pub removed: Vec<u16>,
+}
+
+/// Failed rows of a batch, in the order of the file, written to [`batch_partition_text`] after its head.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BatchErrors<'a> {
+    /// The tenant.
+    pub client: &'a str,
+    /// The batch.
+    pub batch: &'a str,
+    /// The rows.
+    #[serde(borrow)]
+    pub errors: Vec<RowError<'a>>,
+}
+
+/// Why one row failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowError<'a> {
+    /// Line of the file, counted from 1 (the header is line 1 of a CSV batch).
+    pub line: u32,
+    /// Name of the column, if one is to blame.
+    pub column: Option<&'a str>,
+    /// What is wrong, for people.
+    pub reason: &'a str,
+}
+
+/// Settings that the fold needs. Written to every partition.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientSettings<'a> {
+    /// The tenant.
+    pub client: &'a str,
+    /// Days without activity after which a profile is gone, 1–90.
+    pub lifetime_days: u16,
+}
+
+/// The text whose partition holds the head of a batch: its key if it has one, so that two uploads with one key meet.
+#[must_use]
+pub fn batch_partition_text(batch: &str, idempotency_key: Option<&str>) -> String {
+    match idempotency_key {
+        Some(key) => ["key:", key].concat(),
+        None => ["batch:", batch].concat(),
+    }
+}
+
+/// An event could not be read from the log.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// No bytes at all.
+    #[error("the event is empty")]
+    Empty,
+    /// A kind byte this version does not know.
+    #[error("unknown event kind {0}; the log was written by a newer version")]
+    UnknownKind(u8),
+    /// The body is not what its kind says.
+    #[error("the body of an event of kind {kind} does not decode")]
+    Body {
+        /// The kind byte.
+        kind: u8,
+        /// Why.
+        source: rmp_serde::decode::Error,
+    },
+}
+
+/// Kind bytes. Never reused.
+mod kind {
+    pub(super) const VISIT: u8 = 1;
+    pub(super) const UPDATE: u8 = 2;
+    pub(super) const ERASE: u8 = 3;
+    pub(super) const BATCH_OPENED: u8 = 4;
+    pub(super) const BATCH_ROWS: u8 = 5;
+    pub(super) const BATCH_ERRORS: u8 = 6;
+    pub(super) const CLIENT_SETTINGS: u8 = 7;
+}
+
+impl<'a> Event<'a> {
+    /// Appends the event's bytes to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Visit(e) => put(out, kind::VISIT, e),
+            Self::Update(e) => put(out, kind::UPDATE, e),
+            Self::Erase(e) => put(out, kind::ERASE, e),
+            Self::BatchOpened(e) => put(out, kind::BATCH_OPENED, e),
+            Self::BatchRows(e) => put(out, kind::BATCH_ROWS, e),
+            Self::BatchErrors(e) => put(out, kind::BATCH_ERRORS, e),
+            Self::ClientSettings(e) => put(out, kind::CLIENT_SETTINGS, e),
+        }
+    }
+
+    /// Reads an event that [`Self::encode`] wrote, in this version or an earlier one.
+    ///
+    /// # Errors
+    /// When the bytes are none of ours; the caller names the position and stops (design, promise 5).
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (&kind, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
+        Ok(match kind {
+            kind::VISIT => Self::Visit(take(kind, body)?),
+            kind::UPDATE => Self::Update(take(kind, body)?),
+            kind::ERASE => Self::Erase(take(kind, body)?),
+            kind::BATCH_OPENED => Self::BatchOpened(take(kind, body)?),
+            kind::BATCH_ROWS => Self::BatchRows(take(kind, body)?),
+            kind::BATCH_ERRORS => Self::BatchErrors(take(kind, body)?),
+            kind::CLIENT_SETTINGS => Self::ClientSettings(take(kind, body)?),
+            other => return Err(DecodeError::UnknownKind(other)),
+        })
+    }
+
+    /// The tenant it belongs to.
+    #[must_use]
+    pub fn client(&self) -> &'a str {
+        match self {
+            Self::Visit(e) => e.client,
+            Self::Update(e) => e.client,
+            Self::Erase(e) => e.client,
+            Self::BatchOpened(e) => e.client,
+            Self::BatchRows(e) => e.client,
+            Self::BatchErrors(e) => e.client,
+            Self::ClientSettings(e) => e.client,
+        }
+    }
+}
+
+fn put<T: Serialize>(out: &mut Vec<u8>, kind: u8, body: &T) {
+    out.push(kind);
+    rmp_serde::encode::write(out, body).expect("plain data always encodes into memory");
+}
+
+fn take<'a, T: Deserialize<'a>>(kind: u8, body: &'a [u8]) -> Result<T, DecodeError> {
+    rmp_serde::from_slice(body).map_err(|source| DecodeError::Body { kind, source })
+}
+
+/// 16 bytes as one MessagePack binary, not as an array of numbers.
+mod serde_bytes_16 {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 16], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 16], D::Error> {
+        let bytes = <&[u8]>::deserialize(from)?;
+        bytes.try_into().map_err(|_| D::Error::invalid_length(bytes.len(), &"16 bytes"))
+    }
+}
+
