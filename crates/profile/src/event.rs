@@ -6,7 +6,6 @@
 
 use serde::{Deserialize, Serialize};
 
-
 /// One entry of the log, borrowed from the frame it stands in.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event<'a> {
@@ -147,7 +146,7 @@ pub struct BatchOpened<'a> {
 
 /// Some rows of a bulk file, in the order of the file, all of one partition.
 ///
-/// A partition sees the rows of a batch in rising order of `row`; rows up to the highest it has seen are duplicates.
+/// A partition sees the rows of a batch in rising order of `line`; rows up to the highest it has seen are duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BatchRows<'a> {
     /// The tenant.
@@ -171,8 +170,8 @@ pub struct BatchRows<'a> {
 /// One row of a bulk file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BatchRow<'a> {
-    /// Data row in the file, counted from 1.
-    pub row: u32,
+    /// Line of the file, counted from 1: what errors name, and what tells a repeated row from a new one.
+    pub line: u32,
     /// The bare id.
     pub id: &'a str,
     /// Values by column; nothing = unchanged. May be shorter than the columns.
@@ -322,4 +321,3 @@ mod serde_bytes_16 {
         bytes.try_into().map_err(|_| D::Error::invalid_length(bytes.len(), &"16 bytes"))
     }
 }
-

@@ -389,6 +389,9 @@ mod tests {
             assert_eq!(p(id), direct(id));
         }
         let long = "y".repeat(600);
-        assert_eq!(partition_of(&client, &long, PartitionCount::DEFAULT).0, (xxh3_64(format!("demo\0{long}").as_bytes()) % 16) as u16);
+        assert_eq!(
+            partition_of(&client, &long, PartitionCount::DEFAULT).0,
+            (xxh3_64(format!("demo\0{long}").as_bytes()) % 16) as u16
+        );
     }
 }

@@ -50,6 +50,8 @@ pub const CATEGORY_CHARS: usize = 128;
 pub const KEPT_CATEGORIES: usize = 5;
 /// Customer ids in one visit. Ours.
 pub const CUSTOMER_IDS: usize = 10;
+/// Addresses that a profile remembers beside its home. Ours.
+pub const OTHER_IDS: usize = 64;
 /// How far ahead of the node's clock `occurredAt` may be, in milliseconds. Ours: room for clock skew, no more.
 pub const OCCURRED_AT_AHEAD_MS: u64 = 5 * 60_000;
 /// A profile, packed, in bytes: attributes, ids, counters (TARGET_API §3: "a profile's data ≤ 64 KB").

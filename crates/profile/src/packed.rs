@@ -1,0 +1,283 @@
+//! One profile in one small allocation, the form it has in memory and in checkpoints.
+//!
+//! ```text
+//! flags u8          bit 0 changed since the last checkpoint (0 when stored) · 1 has visits · 2 has ids
+//! key               client number (varint) · address (length, text)
+//! created_at        6 bytes, little-endian, ms since 1970; times below are relative to it
+//! active_at         varint      last activity, log time: decides when the profile ends
+//! modified_at       varint
+//! [visits]          see session.rs, then count of categories u8, each: name, points (varint)
+//! [ids]             count (varint), each: address (length, text)
+//! attributes        count (varint), each: name, time (signed varint), length·2 + removed (varint), bytes
+//! name              number + 1 (varint), or 0 and the text (length, bytes)
+//! ```
+//! The layout is version 1, named in the checkpoint's key prefix (state/stored.rs).
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::affinity;
+use crate::names::Name;
+use crate::session::Visits;
+use crate::varint::{self, Reader};
+
+const CHANGED: u8 = 1;
+const HAS_VISITS: u8 = 2;
+const HAS_IDS: u8 = 4;
+
+/// The bytes of one profile.
+#[derive(Clone, Debug)]
+pub(crate) struct Packed(Box<[u8]>);
+
+/// An attribute within a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attribute<'a> {
+    pub(crate) name: Name<'a>,
+    /// Event time of the value or of its removal, ms since 1970.
+    pub(crate) time: u64,
+    /// `None` = removed at that time.
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+/// A profile taken apart, to be changed and packed again.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft<'a> {
+    pub(crate) created_at: u64,
+    pub(crate) active_at: u64,
+    pub(crate) modified_at: u64,
+    pub(crate) visits: Option<Visits>,
+    pub(crate) categories: Vec<affinity::Entry<'a>>,
+    pub(crate) ids: Vec<&'a [u8]>,
+    pub(crate) attributes: Vec<Attribute<'a>>,
+}
+
+/// The parts of a profile that reading needs first; categories, ids and attributes are read on from `rest`.
+pub(crate) struct Head<'a> {
+    pub(crate) client: u32,
+    pub(crate) address: &'a [u8],
+    pub(crate) created_at: u64,
+    pub(crate) active_at: u64,
+    pub(crate) modified_at: u64,
+    flags: u8,
+    rest: Reader<'a>,
+}
+
+/// The hash of a profile's key in its partition's table.
+#[inline]
+pub(crate) fn key_hash(client: u32, address: &[u8]) -> u64 {
+    xxh3_64_with_seed(address, u64::from(client))
+}
+
+impl Packed {
+    /// Takes bytes of a checkpoint, if they are a whole profile.
+    pub(crate) fn from_stored(bytes: &[u8]) -> Option<Self> {
+        let head = Head::read(bytes);
+        let mut rest = head.rest;
+        let draft = Draft::read(&head, &mut rest);
+        let whole = !rest.is_bad() && rest.is_empty() && head.flags & CHANGED == 0;
+        (whole && std::str::from_utf8(head.address).is_ok() && draft.attributes.iter().all(is_text))
+            .then(|| Self(bytes.into()))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn head(&self) -> Head<'_> {
+        Head::read(&self.0)
+    }
+
+    #[inline]
+    pub(crate) fn is(&self, client: u32, address: &[u8]) -> bool {
+        let mut from = Reader::new(&self.0);
+        from.byte();
+        from.varint() == u64::from(client) && from.bytes() == address
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        let head = self.head();
+        key_hash(head.client, head.address)
+    }
+
+    pub(crate) fn is_changed(&self) -> bool {
+        self.0[0] & CHANGED != 0
+    }
+
+    pub(crate) fn set_changed(&mut self, changed: bool) {
+        self.0[0] = self.0[0] & !CHANGED | u8::from(changed);
+    }
+
+    /// The bytes as a checkpoint holds them, without the flag of the moment.
+    pub(crate) fn stored(&self, out: &mut Vec<u8>) {
+        out.push(self.0[0] & !CHANGED);
+        out.extend_from_slice(&self.0[1..]);
+    }
+
+    /// Replaces the bytes, in place when they fit exactly; keeps the flag of the moment.
+    #[inline]
+    pub(crate) fn replace(&mut self, bytes: &[u8]) {
+        let changed = self.is_changed();
+        if self.0.len() == bytes.len() {
+            self.0.copy_from_slice(bytes);
+        } else {
+            self.0 = bytes.into();
+        }
+        self.set_changed(changed);
+    }
+
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+fn is_text(attribute: &Attribute<'_>) -> bool {
+    attribute.value.is_none_or(|value| std::str::from_utf8(value).is_ok())
+}
+
+impl<'a> Head<'a> {
+    #[inline]
+    fn read(bytes: &'a [u8]) -> Self {
+        let mut from = Reader::new(bytes);
+        let flags = from.byte();
+        let client = from.varint() as u32;
+        let address = from.bytes();
+        let mut created = [0; 8];
+        let six = from.take(6);
+        created[..six.len()].copy_from_slice(six);
+        let created_at = u64::from_le_bytes(created);
+        let active_at = created_at.wrapping_add(from.varint());
+        let modified_at = created_at.wrapping_add(from.varint());
+        Self { client, address, created_at, active_at, modified_at, flags, rest: from }
+    }
+
+    /// Everything, to be changed.
+    pub(crate) fn draft(&self) -> Draft<'a> {
+        Draft::read(self, &mut self.rest.clone())
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// A profile that comes into being at `now`.
+    pub(crate) fn created(now: u64) -> Self {
+        Self {
+            created_at: now,
+            active_at: now,
+            modified_at: now,
+            visits: None,
+            categories: Vec::new(),
+            ids: Vec::new(),
+            attributes: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn read(head: &Head<'a>, from: &mut Reader<'a>) -> Self {
+        let mut visits = None;
+        let mut categories = Vec::new();
+        if head.flags & HAS_VISITS != 0 {
+            visits = Some(Visits::decode(head.created_at, from));
+            let count = from.byte();
+            categories.reserve(usize::from(count));
+            for _ in 0..count {
+                categories.push((read_name(from), from.varint() as u32));
+            }
+        }
+        let mut ids = Vec::new();
+        if head.flags & HAS_IDS != 0 {
+            for _ in 0..from.varint() {
+                if from.is_bad() {
+                    break;
+                }
+                ids.push(from.bytes());
+            }
+        }
+        let count = from.varint();
+        // An attribute has at least three bytes, so a count out of thin air reserves no more than the profile's size.
+        let mut attributes = Vec::with_capacity((count as usize).min(from.rest().len() / 3) + 4);
+        for _ in 0..count {
+            if from.is_bad() {
+                break;
+            }
+            let name = read_name(from);
+            let time = head.created_at.wrapping_add(from.signed() as u64);
+            let length = from.varint();
+            let value = (length & 1 == 0).then(|| from.take((length >> 1) as usize));
+            attributes.push(Attribute { name, time, value });
+        }
+        Self {
+            created_at: head.created_at,
+            active_at: head.active_at,
+            modified_at: head.modified_at,
+            visits,
+            categories,
+            ids,
+            attributes,
+        }
+    }
+
+    /// Packs into `out`, which is cleared first.
+    #[inline]
+    pub(crate) fn pack(&self, client: u32, address: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        let mut flags = 0;
+        if self.visits.is_some() {
+            flags |= HAS_VISITS;
+        }
+        if !self.ids.is_empty() {
+            flags |= HAS_IDS;
+        }
+        out.push(flags);
+        varint::put(out, u64::from(client));
+        varint::put_bytes(out, address);
+        out.extend_from_slice(&self.created_at.to_le_bytes()[..6]);
+        varint::put(out, self.active_at.wrapping_sub(self.created_at));
+        varint::put(out, self.modified_at.wrapping_sub(self.created_at));
+        if let Some(visits) = &self.visits {
+            visits.encode(self.created_at, out);
+            out.push(self.categories.len() as u8);
+            for &(name, points) in &self.categories {
+                put_name(out, name);
+                varint::put(out, u64::from(points));
+            }
+        }
+        if !self.ids.is_empty() {
+            varint::put(out, self.ids.len() as u64);
+            for id in &self.ids {
+                varint::put_bytes(out, id);
+            }
+        }
+        varint::put(out, self.attributes.len() as u64);
+        for attribute in &self.attributes {
+            put_name(out, attribute.name);
+            varint::put_signed(out, attribute.time.wrapping_sub(self.created_at) as i64);
+            match attribute.value {
+                Some(value) => {
+                    varint::put(out, (value.len() as u64) << 1);
+                    out.extend_from_slice(value);
+                }
+                None => varint::put(out, 1),
+            }
+        }
+    }
+}
+
+#[inline]
+fn read_name<'a>(from: &mut Reader<'a>) -> Name<'a> {
+    match from.varint() {
+        0 => Name::Text(from.bytes()),
+        number => Name::Id((number - 1) as u32),
+    }
+}
+
+#[inline]
+fn put_name(out: &mut Vec<u8>, name: Name<'_>) {
+    match name {
+        Name::Id(id) => varint::put(out, u64::from(id) + 1),
+        Name::Text(text) => {
+            out.push(0);
+            varint::put_bytes(out, text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! A profile survives packing whatever it holds, and rubbish is never taken for one.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const T: u64 = 1_700_000_000_000;
+
+fn time() -> impl Strategy<Value = u64> {
+    T - 1_000_000_000..T + 10_000_000_000
+}
+
+type Parts =
+    (u64, u64, Option<(u64, u64)>, Vec<(u32, u32)>, Vec<String>, Vec<(Option<u32>, String, u64, Option<String>)>);
+
+fn parts() -> impl Strategy<Value = Parts> {
+    (
+        0..1_000_000u64,
+        0..1_000_000u64,
+        proptest::option::of((time(), time())),
+        prop::collection::vec((0..9000u32, any::<u32>()), 0..5),
+        prop::collection::vec("[a-z:0-9]{1,20}", 0..4),
+        prop::collection::vec(
+            (proptest::option::of(0..5000u32), "\\PC{1,12}", time(), proptest::option::of("\\PC{0,300}")),
+            0..12,
+        ),
+    )
+}
+
+fn draft(parts: &Parts) -> Draft<'_> {
+    let (active, modified, visits, categories, ids, attributes) = parts;
+    let visits = visits.map(|(first, second)| {
+        let mut visits = Visits::first(first, Some("a"));
+        visits.visit(second, Some("b"));
+        visits
+    });
+    Draft {
+        created_at: T,
+        active_at: T + active,
+        modified_at: T + modified,
+        categories: if visits.is_some() {
+            categories.iter().map(|&(id, p)| (Name::Id(id), p)).collect()
+        } else {
+            vec![]
+        },
+        visits,
+        ids: ids.iter().map(String::as_bytes).collect(),
+        attributes: attributes
+            .iter()
+            .map(|(id, text, time, value)| Attribute {
+                name: id.map_or(Name::Text(text.as_bytes()), Name::Id),
+                time: *time,
+                value: value.as_ref().map(String::as_bytes),
+            })
+            .collect(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn round_trip(parts in parts(), client in 0..1000u32, address in "tnt:\\PC{1,128}") {
+        let before = draft(&parts);
+        let mut bytes = Vec::new();
+        before.pack(client, address.as_bytes(), &mut bytes);
+        let packed = Packed::from_stored(&bytes).expect("a whole profile");
+        prop_assert!(packed.is(client, address.as_bytes()) && !packed.is(client + 1, address.as_bytes()));
+        let head = packed.head();
+        prop_assert_eq!((head.client, head.address), (client, address.as_bytes()));
+        let after = head.draft();
+        let mut again = Vec::new();
+        after.pack(client, address.as_bytes(), &mut again);
+        prop_assert_eq!(&again, &bytes);
+        prop_assert_eq!(after.visits, before.visits);
+        prop_assert_eq!(after.attributes, before.attributes);
+        prop_assert_eq!(after.categories, before.categories);
+        prop_assert_eq!(after.ids, before.ids);
+        // Cut anywhere, it is no profile.
+        let cut = bytes.len() / 2;
+        prop_assert!(Packed::from_stored(&bytes[..cut]).is_none());
+    }
+
+    #[test]
+    fn rubbish_never_panics(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
+        let _ = Packed::from_stored(&bytes);
+    }
+}

@@ -1,0 +1,179 @@
+//! Reading a profile: everything a reply shows, as of one moment, borrowed from the partition.
+
+use std::fmt::Write as _;
+
+use crate::affinity::POINT;
+use crate::client::Client;
+use crate::ids::Address;
+use crate::names::Names;
+use crate::packed::{Draft, Head};
+use crate::time::{DAY_MS, LogTime};
+
+/// A profile that exists at `now`.
+#[derive(Clone, Debug)]
+pub struct ProfileRef<'a> {
+    names: &'a Names,
+    address: Address<'a>,
+    draft: Draft<'a>,
+    ends_at: u64,
+    now: u64,
+}
+
+/// One attribute that a caller or a visit has set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttributeRef<'a> {
+    /// Bare name.
+    pub name: &'a str,
+    /// Value, always text.
+    pub value: &'a str,
+    /// Event time of the value, ms since 1970.
+    pub modified_at: u64,
+}
+
+/// Counters and times of a profile's visits. Times are event times in ms since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VisitStats {
+    /// Visits counted.
+    pub visit_count: u64,
+    /// Sessions counted.
+    pub session_count: u64,
+    /// The earliest visit.
+    pub first_session_start: u64,
+    /// The latest visit.
+    pub last_visit: u64,
+    /// Visits in the current (latest) session.
+    pub session_visits: u64,
+}
+
+impl<'a> ProfileRef<'a> {
+    pub(crate) fn new(names: &'a Names, client: &Client, head: &Head<'a>, now: LogTime) -> Self {
+        Self {
+            names,
+            address: Address::from_canonical(std::str::from_utf8(head.address).unwrap_or_default()),
+            draft: head.draft(),
+            ends_at: client.ends_at(head.active_at),
+            now: now.0,
+        }
+    }
+
+    /// The address it lives at.
+    #[must_use]
+    pub const fn home(&self) -> Address<'a> {
+        self.address
+    }
+
+    /// All addresses known, home first.
+    pub fn ids(&self) -> impl Iterator<Item = Address<'a>> + '_ {
+        let others =
+            self.draft.ids.iter().map(|id| Address::from_canonical(std::str::from_utf8(id).unwrap_or_default()));
+        std::iter::once(self.address).chain(others)
+    }
+
+    /// Log time of its creation, ms since 1970.
+    #[must_use]
+    pub const fn created_at(&self) -> u64 {
+        self.draft.created_at
+    }
+
+    /// Log time of the last change, ms since 1970.
+    #[must_use]
+    pub const fn modified_at(&self) -> u64 {
+        self.draft.modified_at
+    }
+
+    /// When it ends unless something happens before, ms since 1970.
+    #[must_use]
+    pub const fn expires_at(&self) -> u64 {
+        self.ends_at
+    }
+
+    /// What callers and visits have set, in the order it was first set.
+    pub fn attributes(&self) -> impl Iterator<Item = AttributeRef<'_>> {
+        self.draft.attributes.iter().filter_map(|attribute| {
+            Some(AttributeRef {
+                name: self.names.text(attribute.name),
+                value: std::str::from_utf8(attribute.value?).unwrap_or_default(),
+                modified_at: attribute.time,
+            })
+        })
+    }
+
+    /// Categories and their points as of now, best first (TARGET_API §6).
+    #[must_use]
+    pub fn affinities(&self) -> Vec<(&str, f64)> {
+        let over = self.draft.visits.as_ref().is_some_and(|visits| visits.is_over(self.now));
+        let scale = f64::from(POINT) * if over { 2.0 } else { 1.0 };
+        let mut entries = self.draft.categories.clone();
+        entries.sort_by_key(|&(_, points)| std::cmp::Reverse(points));
+        entries.iter().map(|&(name, points)| (self.names.text(name), f64::from(points) / scale)).collect()
+    }
+
+    /// Counters, if it was ever visited.
+    #[must_use]
+    pub fn visits(&self) -> Option<VisitStats> {
+        self.draft.visits.as_ref().map(|visits| VisitStats {
+            visit_count: visits.visit_count,
+            session_count: visits.session_count,
+            first_session_start: visits.first_session_start,
+            last_visit: visits.last_visit,
+            session_visits: visits.session_visits,
+        })
+    }
+
+    /// The attributes that nobody sets (TARGET_API §6), each with its text and the time it last changed. A profile
+    /// that was never visited has none.
+    ///
+    /// `averageDaysBetweenVisits` is the time from the first visit to the last over the gaps between visits, in days
+    /// with up to two decimals, `0` for one visit; `daysSinceLastVisit` counts whole days up to now.
+    pub fn system_attributes(&self, mut each: impl FnMut(&'static str, &str, u64)) {
+        let Some(stats) = self.visits() else { return };
+        let (first, last) = (stats.first_session_start, stats.last_visit);
+        let mut text = String::with_capacity(64);
+        let mut number = |name, value: u64, at| {
+            text.clear();
+            let _ = write!(text, "{value}");
+            each(name, &text, at);
+        };
+        number("firstSessionStart", first, first);
+        number("lastVisit", last, last);
+        number("visitCount", stats.visit_count, last);
+        number("sessionCount", stats.session_count, last);
+        number("daysSinceLastVisit", self.now.saturating_sub(last) / DAY_MS, last);
+        let gaps = stats.visit_count.saturating_sub(1).max(1) as f64;
+        each("averageDaysBetweenVisits", &decimal((last - first) as f64 / gaps / DAY_MS as f64), last);
+        let is = |yes| if yes { "true" } else { "false" };
+        each("isFirstSession", is(stats.session_count == 1), last);
+        each("isNewSession", is(stats.session_visits == 1), last);
+        if self.draft.categories.is_empty() {
+            return;
+        }
+        let affinities = self.affinities();
+        text.clear();
+        for (i, (category, _)) in affinities.iter().enumerate() {
+            if i > 0 {
+                text.push(',');
+            }
+            text.push_str(category);
+        }
+        each("user.categoryAffinities", &text, last);
+        each("user.categoryAffinity", affinities.first().map_or("", |(category, _)| category), last);
+    }
+}
+
+/// Up to two decimals, none that say nothing.
+fn decimal(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decimal;
+
+    #[test]
+    fn decimals() {
+        for (value, text) in [(0.0, "0"), (10.0, "10"), (2.5, "2.5"), (0.333_333, "0.33"), (100.0, "100")] {
+            assert_eq!(decimal(value), text);
+        }
+    }
+}
