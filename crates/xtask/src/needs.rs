@@ -1,0 +1,84 @@
+//! What some tests need beyond cargo, and whether this machine has it: one table.
+//!
+//! A test that needs something asks `cameo_tests::needs::have(NAME)`. What is missing is said before the tests start;
+//! with `CI=true` it fails the run, so that nothing is left out there.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// One optional part of a machine.
+struct Need {
+    /// The word by which tests ask for it.
+    name: &'static str,
+    /// Which tests use it.
+    used_by: &'static str,
+    /// Looks for it, or obtains it; says why it cannot be had.
+    obtain: fn(&Path) -> Result<(), String>,
+}
+
+/// Later parts (a NATS server, a browser, images) are further lines here.
+const NEEDS: [Need; 2] = [
+    Need { name: "tmpfs", used_by: "full disk: a small file system of its own", obtain: tmpfs },
+    Need { name: "access-log", used_by: "import of the whole real log", obtain: access_log },
+];
+
+/// Which parts are here.
+pub(crate) struct Survey {
+    have: Vec<&'static str>,
+    left_out: Vec<String>,
+}
+
+impl Survey {
+    /// Says what is here and what is left out.
+    pub(crate) fn print(&self) {
+        println!("optional parts here: {}", if self.have.is_empty() { "none".into() } else { self.have.join(", ") });
+        for line in &self.left_out {
+            println!("LEFT OUT: {line}");
+        }
+    }
+
+    /// Names for `CAMEO_HAVE`, which the tests read.
+    pub(crate) fn have(&self) -> String {
+        self.have.join(" ")
+    }
+
+    /// Whether some test will not run.
+    pub(crate) fn leaves_out(&self) -> bool {
+        !self.left_out.is_empty()
+    }
+}
+
+/// Goes through the table.
+pub(crate) fn survey(root: &Path) -> Survey {
+    let mut survey = Survey { have: Vec::new(), left_out: Vec::new() };
+    for need in NEEDS {
+        match (need.obtain)(root) {
+            Ok(()) => survey.have.push(need.name),
+            Err(why) => survey.left_out.push(format!("{} ({}): {why}", need.name, need.used_by)),
+        }
+    }
+    survey
+}
+
+/// Mounting is the probe: being root is neither enough (a container) nor necessary (a user namespace).
+fn tmpfs(_: &Path) -> Result<(), String> {
+    let dir = std::env::temp_dir().join(format!("cameo-need-tmpfs-{}", std::process::id()));
+    std::fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mounted = quiet(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&dir));
+    if mounted.is_ok() {
+        quiet(Command::new("umount").arg(&dir))?;
+    }
+    std::fs::remove_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    mounted.map_err(|e| format!("a tmpfs cannot be mounted here ({e}); run as root"))
+}
+
+fn access_log(root: &Path) -> Result<(), String> {
+    let path = root.join("../shared/data/access.log.gz");
+    if path.is_file() { Ok(()) } else { Err("no ../shared/data/access.log.gz beside the repository".into()) }
+}
+
+/// Runs a command for its exit code alone.
+fn quiet(command: &mut Command) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+}
