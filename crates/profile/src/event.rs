@@ -321,3 +321,6 @@ mod serde_bytes_16 {
         bytes.try_into().map_err(|_| D::Error::invalid_length(bytes.len(), &"16 bytes"))
     }
 }
+
+#[cfg(test)]
+mod tests;

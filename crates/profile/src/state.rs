@@ -176,3 +176,6 @@ impl PartitionState {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
