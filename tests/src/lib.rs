@@ -1,0 +1,11 @@
+//! What the end-to-end suites share: the real server as a child process, an HTTP client that can also misbehave,
+//! waiting for a state, seeded randomness. No test stands here; they are in `e2e/`, one module a promise.
+
+pub mod http;
+pub mod needs;
+pub mod process;
+pub mod random;
+pub mod server;
+pub mod tmpfs;
+pub mod wait;
+pub mod xml;
