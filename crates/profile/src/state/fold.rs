@@ -9,7 +9,7 @@ use crate::dedupe::EventKey;
 use crate::event::{BatchRows, ClientSettings, Erase, Event, Update, Visit};
 use crate::ids::Address;
 use crate::limits;
-use crate::packed::{Attribute, Draft, Packed, key_hash};
+use crate::packed::{Attribute, Draft, Head, Packed, key_hash};
 use crate::session::Visits;
 use crate::time::LogTime;
 
@@ -209,19 +209,18 @@ impl PartitionState {
         let Some(settings) = clients.get(client) else { return Changed::NotFound };
         let ends_at = settings.ends_at(change.at.0);
         let entry = profiles.entry(hash, |packed| packed.is(client, address), Packed::hash);
-        let lives = match &entry {
-            Entry::Occupied(entry) => change.at.0 < settings.ends_at(entry.get().head().active_at),
-            Entry::Vacant(_) => false,
+        let lives = |head: &Head<'_>| change.at.0 < settings.ends_at(head.active_at);
+        let old = match &entry {
+            Entry::Occupied(entry) => Some(entry.get().head()).filter(lives),
+            Entry::Vacant(_) => None,
         };
-        if !lives && !change.create {
+        let is_new = old.is_none();
+        if is_new && !change.create {
             return Changed::NotFound;
         }
         // Borrowed from the entry's bytes, which stay as they are until the packed form is whole.
         let fits = {
-            let mut draft = match &entry {
-                Entry::Occupied(entry) if lives => entry.get().head().draft(),
-                _ => Draft::created(change.at.0),
-            };
+            let mut draft = old.map_or_else(|| Draft::created(change.at.0), |head| head.draft());
             edit(&mut draft, names, change);
             draft.pack(client, address, scratch);
             let count = draft.attributes.iter().filter(|attribute| attribute.value.is_some()).count();
@@ -251,7 +250,7 @@ impl PartitionState {
             }
         }
         self.none_ends_before = self.none_ends_before.min(ends_at);
-        if lives { Changed::Updated } else { Changed::Created }
+        if is_new { Changed::Created } else { Changed::Updated }
     }
 }
 
