@@ -1,1 +1,14 @@
-//! End-to-end tests: the real binary over HTTP, one module a promise.
+//! End-to-end tests: the real binary over HTTP and by its command line, one module a promise.
+
+mod bad_input;
+mod bulk;
+mod common;
+mod crash;
+mod full_disk;
+mod import;
+mod limits;
+mod memory;
+mod operations;
+mod profile_api;
+mod restart;
+mod visits;

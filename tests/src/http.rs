@@ -112,7 +112,6 @@ impl Response {
     ///
     /// # Panics
     /// When it is another; the message shows the answer.
-    #[must_use]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         self
@@ -163,6 +162,14 @@ impl Connection {
             let _ = sent.join();
             answer
         })
+    }
+
+    /// The same connection, for a thread that sends while this one reads.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn second_handle(&self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()?, buffer: Vec::new() })
     }
 
     /// Sends any bytes.

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -63,6 +64,13 @@ impl Setup {
     pub fn start(&self) -> Server {
         self.try_start()
             .unwrap_or_else(|refusal| panic!("the server ended at start ({}):\n{}", refusal.status, refusal.log))
+    }
+
+    /// Starts it and kills it a moment later, wherever it is by then.
+    pub fn start_and_kill_after(&self, moment: Duration) {
+        let server = Server::spawn(self);
+        wait::pass(moment);
+        drop(server);
     }
 
     /// Starts it and waits until it is ready, or has ended.

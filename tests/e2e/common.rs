@@ -1,0 +1,83 @@
+//! What callers do over and over: send visits, fetch profiles, upload a bulk file and wait for its end.
+
+use cameo_tests::http::{Request, Response};
+use cameo_tests::server::Server;
+use cameo_tests::{wait, xml};
+use serde_json::{Value, json};
+
+/// Path of native visits.
+pub(crate) const VISITS: &str = "/v1/demo/visits";
+/// Path of bulk files that create profiles.
+pub(crate) const BULK_V2: &str = "/m2/demo/v2/profile/batchUpdate";
+
+/// Sends one visit that must be accepted.
+pub(crate) fn visit(server: &Server, visit: &Value) -> Value {
+    let reply = server.post_json(VISITS, visit).expect(200).json();
+    assert_eq!(reply["status"], "accepted", "{reply}");
+    reply
+}
+
+/// A visit of a tntId, with nothing else.
+pub(crate) fn plain(tnt_id: &str) -> Value {
+    json!({"sessionId": "s1", "ids": {"tntId": tnt_id}})
+}
+
+/// The fetch of TARGET_API §4 by tntId.
+pub(crate) fn fetch(server: &Server, tnt_id: &str) -> Response {
+    server.get(&format!("/rest/v1/profiles/{tnt_id}?client=demo"))
+}
+
+/// The value of one attribute of a tntId, if it has it.
+pub(crate) fn attribute(server: &Server, tnt_id: &str, name: &str) -> Option<String> {
+    let profile = fetch(server, tnt_id).expect(200).json();
+    profile["profileAttributes"][name]["value"].as_str().map(str::to_owned)
+}
+
+/// Visits counted for a tntId; 0 without a profile.
+pub(crate) fn visit_count(server: &Server, tnt_id: &str) -> u64 {
+    let reply = fetch(server, tnt_id);
+    if reply.status == 404 {
+        return 0;
+    }
+    let profile = reply.expect(200).json();
+    profile["profileAttributes"]["visitCount"]["value"].as_str().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// Uploads a bulk file as curl would.
+pub(crate) fn upload(server: &Server, path: &str, file: &str) -> Response {
+    server.send(&Request::post(path, "application/x-www-form-urlencoded", file))
+}
+
+/// The path and query of the status that a submit reply names.
+pub(crate) fn status_path(server: &Server, reply: &Response) -> String {
+    let text = reply.text();
+    let url = xml::text(&text, "batchStatus").unwrap_or_else(|| panic!("no batchStatus in {text}"));
+    let path = url.strip_prefix("http://cameo.test").or_else(|| url.strip_prefix(&server.url()));
+    path.unwrap_or_else(|| panic!("the status URL {url} does not lead to this server")).replace("&amp;", "&")
+}
+
+/// The batch id in a status path.
+pub(crate) fn batch_id(status_path: &str) -> &str {
+    status_path.split_once("batchId=").map_or("", |(_, id)| id)
+}
+
+/// Waits until a batch is complete; its status with details, as XML.
+pub(crate) fn complete(server: &Server, status_path: &str) -> String {
+    wait::until("a complete batch", || {
+        let status = server.get(&format!("{status_path}&showDetails=true")).expect(200).text();
+        (xml::text(&status, "status") == Some("complete")).then_some(status)
+    })
+}
+
+/// Uploads a file and waits for its end; its status with details.
+pub(crate) fn upload_all(server: &Server, path: &str, file: &str) -> String {
+    let reply = upload(server, path, file).expect(200);
+    complete(server, &status_path(server, &reply))
+}
+
+/// The sum over all samples of a metric.
+pub(crate) fn metric(server: &Server, name: &str) -> u64 {
+    let metrics = server.get("/metrics").expect(200).text();
+    let samples = metrics.lines().filter(|l| l.starts_with(name) && l[name.len()..].starts_with([' ', '{']));
+    samples.filter_map(|l| l.rsplit(' ').next()).filter_map(|v| v.parse::<f64>().ok()).sum::<f64>() as u64
+}

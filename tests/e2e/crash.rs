@@ -1,0 +1,64 @@
+//! Seeded crashes: a server under load is killed at random points, hundreds of times. Afterwards every acknowledged
+//! visit is there exactly once, every retried one too, and every bulk file has each of its rows once.
+//!
+//! `CAMEO_CRASH_SEED` repeats a run (as far as threads can be repeated), `CAMEO_CRASH_ROUNDS` sets its length.
+//! `kill -9` leaves what the system has taken in its cache: this proves order and recovery, not that a disk keeps
+//! what was synced.
+
+mod load;
+
+use std::time::Duration;
+
+use cameo_tests::random::Random;
+use cameo_tests::server::Setup;
+use cameo_tests::wait;
+
+use load::Caller;
+
+/// Callers at once, each with visitors of its own.
+const CALLERS: u64 = 4;
+/// Rounds unless the environment says otherwise.
+const ROUNDS: u32 = 200;
+/// A round's load lasts up to so many ms.
+const LOAD_MS: u64 = 250;
+/// In one of so many rounds the server is killed while it starts.
+const KILLED_AT_START: u64 = 8;
+
+#[test]
+fn acknowledged_visits_survive_hundreds_of_kills_exactly_once() {
+    let mut random = Random::from_env("CAMEO_CRASH_SEED");
+    let rounds = std::env::var("CAMEO_CRASH_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(ROUNDS);
+    let setup = Setup::default();
+    let mut callers: Vec<_> = (0..CALLERS).map(|number| Caller::new(number, random.next())).collect();
+    for round in 0..rounds {
+        if random.below(KILLED_AT_START) == 0 {
+            setup.start_and_kill_after(Duration::from_millis(random.below(60)));
+        }
+        let server = setup.start();
+        for caller in &mut callers {
+            caller.check_bounds(&server, round);
+            caller.retry(&server);
+            caller.check_exact(&server, round);
+        }
+        let address = server.address();
+        std::thread::scope(|scope| {
+            for caller in &mut callers {
+                scope.spawn(move || caller.work_until_the_end(address));
+            }
+            wait::pass(Duration::from_millis(random.below(LOAD_MS)));
+            server.kill();
+        });
+    }
+    let server = setup.start();
+    let mut acknowledged = 0;
+    for caller in &mut callers {
+        caller.check_bounds(&server, rounds);
+        caller.retry(&server);
+        caller.check_exact(&server, rounds);
+        caller.check_files(&server);
+        acknowledged += caller.acknowledged();
+    }
+    eprintln!("{rounds} rounds, {acknowledged} acknowledged visits");
+    assert!(acknowledged > u64::from(rounds), "the load was no load: {acknowledged} visits in {rounds} rounds");
+    server.terminate();
+}
