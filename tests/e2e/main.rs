@@ -3,6 +3,7 @@
 mod bad_input;
 mod bulk;
 mod common;
+mod corpus;
 mod crash;
 mod full_disk;
 mod import;

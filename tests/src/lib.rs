@@ -6,6 +6,7 @@ pub mod needs;
 pub mod process;
 pub mod random;
 pub mod server;
+pub mod targets;
 pub mod tmpfs;
 pub mod wait;
 pub mod xml;
