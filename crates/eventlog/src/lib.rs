@@ -9,18 +9,114 @@
 //! Invariants:
 //! - A frame that [`EventLog::append`] has returned a position for is durable (as far as the backend was told to be),
 //!   and every reader sees it at that position, after all lower positions of its partition.
-//! - Positions rise within a partition; log times never fall within a partition.
+//! - Positions rise within a partition, without gaps in the backends of this crate; log times never fall.
 //! - A reader never skips: what it cannot read intact is an error that names the position.
 
 pub mod appender;
+pub mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod embedded;
+pub mod error;
 pub mod frame;
 pub mod memory;
 
+use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 
 use bytes::Bytes;
 pub use cameo_profile::{LogTime, Partition, PartitionCount, Position};
 
-pub use appender::Appender;
+pub use appender::{Appender, AppenderOptions, SubmitError, Ticket};
+pub use clock::Clock;
+pub use embedded::{Durability, EmbeddedLog, EmbeddedOptions};
+pub use error::{AppendError, Damage, IoError, OpenError, ReadError, TrimError};
+pub use memory::MemoryLog;
+
+/// The most bytes of frames that one batch of a reader holds, unless a single frame is larger. Ours: large enough to
+/// keep a core busy for some milliseconds, small enough that a few readers do not matter.
+pub const BATCH_BYTES: usize = 8 << 20;
+
+/// Which log this is: random, fixed at creation. A checkpoint of another log does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogId(pub u128);
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// One frame as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFrame {
+    /// Its partition.
+    pub partition: Partition,
+    /// Its place there.
+    pub position: Position,
+    /// When the log took it.
+    pub at: LogTime,
+    /// The encoded frame, for [`frame::Frame::decode`].
+    pub bytes: Bytes,
+}
+
+/// What a trim removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Units of storage dropped (segments of the embedded log).
+    pub segments: usize,
+    /// Bytes given back.
+    pub bytes: u64,
+}
+
+/// An ordered, durable log of P partitions. Any number of callers append and read at the same time.
+pub trait EventLog: Send + Sync + 'static {
+    /// Reads frames of some partitions in order.
+    type Reader: LogReader;
+
+    /// Which log this is.
+    fn id(&self) -> LogId;
+
+    /// P, fixed when the log was created.
+    fn partitions(&self) -> PartitionCount;
+
+    /// What the log would stamp now. Never falls.
+    fn now(&self) -> LogTime;
+
+    /// The last position of a partition; [`Position::START`] when nothing was ever appended.
+    fn last(&self, partition: Partition) -> Position;
+
+    /// The first position still held; the one after [`Self::last`] when none is.
+    fn first(&self, partition: Partition) -> Position;
+
+    /// Appends a group; one result per frame, in order. May block its thread: call it from a thread of one's own.
+    ///
+    /// The frames of one partition land as a prefix of what was given: once one of them has failed, no later one of
+    /// that partition lands. [`AppendError::Unknown`] is the only error after which a frame may be in the log.
+    /// A dropped future leaves every outcome unknown.
+    fn append(
+        &self,
+        frames: Vec<(Partition, Bytes)>,
+    ) -> impl Future<Output = Vec<Result<Position, AppendError>>> + Send;
+
+    /// Reads the given partitions, each after the given position. What is wrong with a position (trimmed away, or
+    /// past the end) is said by the first call of [`LogReader::next_batch`].
+    fn reader(&self, from: Vec<(Partition, Position)>) -> Self::Reader;
+
+    /// Drops what is at or before `upto` **and** older than `older_than`, in whole units of storage: it may keep more,
+    /// never less. Partitions that are not named keep everything.
+    fn trim(
+        &self,
+        upto: &[(Partition, Position)],
+        older_than: LogTime,
+    ) -> impl Future<Output = Result<Trimmed, TrimError>> + Send;
+}
+
+/// Reads frames of some partitions, in order within each.
+pub trait LogReader: Send + 'static {
+    /// The next frames: at least one, at most [`BATCH_BYTES`] (or one frame); waits when there are none.
+    /// Cancel-safe: a dropped call loses nothing. May block its thread on a read from disk.
+    ///
+    /// After an error every further call fails too.
+    fn next_batch(&mut self) -> impl Future<Output = Result<Vec<StoredFrame>, ReadError>> + Send;
+}
