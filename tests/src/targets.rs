@@ -1,13 +1,16 @@
 //! Bodies of the fuzz targets, shared by `fuzz/` and the test that replays the corpus. Each takes any bytes and must
 //! return; a broken promise is a panic.
 
+use bytes::Bytes;
+use cameo_eventlog::frame::{Frame, Lineage};
 use cameo_profile::{Event, LogTime, PartitionState};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A fuzz target by its name.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; the name is also that of the corpus folder.
-pub const TARGETS: [Target; 1] = [("event", event)];
+pub const TARGETS: [Target; 2] = [("event", event), ("frame", frame)];
 
 /// One event of the log: what decodes encodes to the same event, and folds; the state survives a checkpoint.
 ///
@@ -33,4 +36,34 @@ pub fn event(data: &[u8]) {
         restored.restore(&key, &value).expect("what was checkpointed restores");
     }
     assert_eq!(state.digest(now), restored.digest(now));
+}
+
+/// Where a frame's checksum stands, and what it covers; see the layout in `cameo_eventlog::frame`.
+const CHECKSUM_AT: std::ops::Range<usize> = 8..16;
+
+/// One frame: it decodes or is refused, as it is and with a checksum made right (so that a search gets past it); what
+/// decodes walks to its end. The same bytes also as a lineage of a checkpoint.
+///
+/// # Panics
+/// When that does not hold.
+pub fn frame(data: &[u8]) {
+    walk(data.to_vec());
+    let mut sealed = data.to_vec();
+    if let (Some(seed), Some(covered)) = (data.first_chunk(), data.get(CHECKSUM_AT.end..)) {
+        let checksum = xxh3_64_with_seed(covered, u64::from_le_bytes(*seed));
+        sealed[CHECKSUM_AT].copy_from_slice(&checksum.to_le_bytes());
+        walk(sealed);
+    }
+    if let Ok(lineage) = Lineage::decode(data) {
+        assert!(Lineage::decode(&lineage.encode()).is_ok(), "what was encoded decodes");
+    }
+}
+
+fn walk(bytes: Vec<u8>) {
+    let bytes = Bytes::from(bytes);
+    let Ok(frame) = Frame::decode(&bytes) else { return };
+    let events = frame.events();
+    let promised = events.len();
+    assert_eq!(events.count(), promised, "as many events as the header says");
+    assert_eq!(frame.bytes(), &bytes);
 }
