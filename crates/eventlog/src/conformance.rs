@@ -279,7 +279,7 @@ pub async fn ahead<B: Backend>(backend: &B) {
     let mut reader = log.reader(vec![(P0, Position::START), (P1, asked)]);
     for n in 2..=3 {
         match reader.next_batch().await {
-            Err(ReadError::Ahead { partition: P1, asked: named, last: found }) => {
+            Err(ReadError::Ahead { partition: P1, asked: named, last: found, .. }) => {
                 assert_eq!((named, found), (asked, last));
             }
             other => panic!("{other:?}"),

@@ -20,7 +20,8 @@ mod writer;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,6 +36,7 @@ pub use reader::EmbeddedReader;
 
 use disk::Faults;
 use group::Seed;
+use meta::Meta;
 use recover::Walk;
 use segment::SegmentHeader;
 use view::View;
@@ -96,11 +98,26 @@ struct Shared {
     view: Mutex<View>,
     /// Told after every commit.
     changed: Notify,
+    /// As it stands in the file.
+    meta: Mutex<Meta>,
+}
+
+impl Shared {
+    /// Changes the log's description, in the file first.
+    fn remember(&self, dir: &Path, change: impl FnOnce(&mut Meta)) -> io::Result<()> {
+        let mut stored = self.meta.lock();
+        let mut meta = stored.clone();
+        change(&mut meta);
+        meta::save(dir, &meta)?;
+        *stored = meta;
+        Ok(())
+    }
 }
 
 /// An [`EventLog`] in segment files of this machine.
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
+    dir: PathBuf,
     writer: Mutex<Writer>,
     /// Held as long as the log is open.
     _lock: File,
@@ -120,18 +137,20 @@ impl EmbeddedLog {
     fn open_with(options: EmbeddedOptions, faults: Option<Faults>) -> Result<Self, OpenError> {
         let EmbeddedOptions { dir, partitions, durability, segment_bytes, tail_bytes, clock } = options;
         let lock = meta::lock(&dir)?;
-        let meta = match meta::read(&dir)? {
-            Some(meta) => meta,
-            None => create_meta(&dir, partitions, &clock)?,
-        };
-        if let Some(asked) = partitions.filter(|asked| *asked != meta.partitions) {
-            return Err(OpenError::OtherPartitions { dir, found: meta.partitions, asked });
+        let meta = meta::read(&dir)?;
+        if let Some((found, asked)) = meta.as_ref().map(|meta| meta.partitions).zip(partitions)
+            && found != asked
+        {
+            return Err(OpenError::OtherPartitions { dir, found, asked });
         }
-        let (id, seed) = (meta.id, Seed::of(meta.id));
-        let recovered = match recover::recover(&dir, id, meta.partitions, faults.as_ref())? {
-            Some(recovered) => recovered,
-            None => first_segment(&dir, &meta, &clock, faults.as_ref())?,
+        let (meta, recovered) = match meta {
+            Some(meta) => {
+                let recovered = recover::recover(&dir, &meta, faults.as_ref())?;
+                (meta, recovered)
+            }
+            None => create(&dir, partitions.unwrap_or(PartitionCount::DEFAULT), &clock, faults.as_ref())?,
         };
+        let (id, seed) = (meta.id, Seed::of(meta.id));
         let recover::Recovered { segments, file, end, last_group, state: Walk { next_seq, at, last } } = recovered;
         let header_bytes = SegmentHeader::bytes(meta.partitions);
         let number = segments.back().map_or(0, |segment| segment.header.number);
@@ -145,8 +164,9 @@ impl EmbeddedLog {
             clock: Rising::new(clock, at),
             view: Mutex::new(View::new(segments, end, next_seq, last, tail_bytes)),
             changed: Notify::new(),
+            meta: Mutex::new(meta),
         };
-        Ok(Self { shared: Arc::new(shared), writer: Mutex::new(writer), _lock: lock })
+        Ok(Self { shared: Arc::new(shared), dir, writer: Mutex::new(writer), _lock: lock })
     }
 
     fn append_now(&self, frames: &[(Partition, Bytes)]) -> Vec<Result<Position, AppendError>> {
@@ -187,54 +207,38 @@ fn group_length(frames: &[(Partition, Bytes)]) -> usize {
     fitting.count().max(1)
 }
 
-fn create_meta(
-    dir: &std::path::Path,
-    partitions: Option<PartitionCount>,
+/// Creates a log: its first segment, then its description, which makes it one.
+fn create(
+    dir: &Path,
+    partitions: PartitionCount,
     clock: &Clock,
-) -> Result<meta::Meta, OpenError> {
-    let has_segments = fs::read_dir(dir)
-        .map_err(IoError::at("list", dir))?
-        .flatten()
-        .any(|entry| segment::number(&entry.path()).is_some());
-    if has_segments {
-        let what = "is missing, but there are segments of a log beside it".to_owned();
-        return Err(OpenError::BadMeta { file: dir.join("log.json"), what });
-    }
+    faults: Option<&Faults>,
+) -> Result<(Meta, recover::Recovered), OpenError> {
+    recover::check_vacant(dir, partitions)?;
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| IoError {
         doing: "draw a random id for",
         path: dir.to_owned(),
-        source: std::io::Error::other(error),
+        source: io::Error::other(error),
     })?;
-    let meta =
-        meta::Meta { id: LogId(u128::from_le_bytes(id)), partitions: partitions.unwrap_or(PartitionCount::DEFAULT) };
-    meta::create(dir, &meta, Rising::new(clock.clone(), LogTime(0)).now())?;
-    Ok(meta)
-}
-
-fn first_segment(
-    dir: &std::path::Path,
-    meta: &meta::Meta,
-    clock: &Clock,
-    faults: Option<&Faults>,
-) -> Result<recover::Recovered, OpenError> {
-    let state = Walk {
-        next_seq: 1,
-        at: Rising::new(clock.clone(), LogTime(0)).now(),
-        last: vec![0; usize::from(meta.partitions.get())],
-    };
+    let now = Rising::new(clock.clone(), LogTime(0)).now();
+    let id = LogId(u128::from_le_bytes(id));
+    let meta = Meta { id, partitions, created_at: now, first_segment: 1, last_segment: 1 };
+    let state = Walk { next_seq: 1, at: now, last: vec![0; usize::from(partitions.get())] };
     let header = SegmentHeader {
-        log: meta.id,
+        log: id,
         number: 1,
         first_seq: state.next_seq,
         before: state.at,
         previous_bytes: 0,
         base: state.last.clone().into_boxed_slice(),
     };
-    let end = SegmentHeader::bytes(meta.partitions);
+    let end = SegmentHeader::bytes(partitions);
     let (segment, file) =
         writer::create(dir, header, faults).map_err(IoError::at("create the first segment in", dir))?;
-    Ok(recover::Recovered { segments: VecDeque::from([Arc::new(segment)]), file, end, last_group: None, state })
+    meta::save(dir, &meta).map_err(IoError::at("describe the log in", dir))?;
+    let segments = VecDeque::from([Arc::new(segment)]);
+    Ok((meta, recover::Recovered { segments, file, end, last_group: None, state }))
 }
 
 impl EventLog for EmbeddedLog {
@@ -275,21 +279,28 @@ impl EventLog for EmbeddedLog {
                 *limit = position.0;
             }
         }
-        // Taken out of sight first, then deleted: a reader that finds the file gone sees why. A file that a crash
-        // leaves behind is simply still part of the log, as they go oldest first.
+        // Described as gone first, then taken out of sight, then deleted: what a crash leaves behind is removed by the
+        // next start, and a reader that finds a file gone sees why.
+        let first = {
+            let view = self.shared.view.lock();
+            let count = view.trimmable(&limits, older_than.ms());
+            if count == 0 {
+                return Ok(Trimmed::default());
+            }
+            view.segments[count].header.number
+        };
+        self.shared
+            .remember(&self.dir, |meta| meta.first_segment = first)
+            .map_err(IoError::at("describe the log in", &self.dir))?;
         let dropped: Vec<_> = {
             let mut view = self.shared.view.lock();
-            let count = view.trimmable(&limits, older_than.ms());
+            let count = view.segments.partition_point(|segment| segment.header.number < first);
             view.segments.drain(..count).collect()
         };
         let mut trimmed = Trimmed::default();
         for segment in &dropped {
             let bytes = fs::metadata(&segment.path).map_or(0, |meta| meta.len());
             fs::remove_file(&segment.path).map_err(IoError::at("remove", &segment.path))?;
-            // One by one, so that a power cut cannot leave a hole.
-            if let Some(dir) = segment.path.parent() {
-                disk::sync_dir(dir).map_err(IoError::at("sync", dir))?;
-            }
             trimmed = Trimmed { segments: trimmed.segments + 1, bytes: trimmed.bytes + bytes };
         }
         Ok(trimmed)

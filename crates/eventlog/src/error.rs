@@ -160,7 +160,7 @@ pub enum ReadError {
         first: Position,
     },
     /// It claims to have read what the log does not have: the log lost frames, or it is another log's position.
-    #[error("partition {partition} ends at position {last}, before position {asked} that was read already")]
+    #[error("partition {partition} ends at position {last} in {}, before position {asked} that was read already", place.display())]
     Ahead {
         /// The partition.
         partition: Partition,
@@ -168,6 +168,8 @@ pub enum ReadError {
         asked: Position,
         /// The last one in the log.
         last: Position,
+        /// The file that the log ends in, or what else stores it.
+        place: PathBuf,
     },
     /// There is no such partition.
     #[error("the log has {} partitions; there is no partition {partition}", count.get())]

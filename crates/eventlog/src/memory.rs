@@ -164,7 +164,7 @@ pub struct MemoryReader {
 impl MemoryReader {
     fn take(&mut self) -> Result<Vec<StoredFrame>, ReadError> {
         if let Some((partition, asked, last)) = self.ahead {
-            return Err(ReadError::Ahead { partition, asked, last });
+            return Err(ReadError::Ahead { partition, asked, last, place: "memory".into() });
         }
         let frames = self.log.0.frames.lock();
         let (mut out, mut bytes) = (vec![], 0);

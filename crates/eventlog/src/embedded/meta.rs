@@ -1,4 +1,8 @@
-//! `log.json`, which says what log a directory holds, and the lock that keeps a second process out. No frames here.
+//! `log.json`, which says what log a directory holds and which segments belong to it, and the lock that keeps a second
+//! process out. No frames here.
+//!
+//! The file is replaced as a whole, before segments are trimmed and after one was started. So a segment that is missing
+//! at either end was lost, and the log says so.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -11,7 +15,7 @@ use super::disk::sync_dir;
 use crate::error::{IoError, OpenError};
 use crate::{LogId, LogTime};
 
-const FILE: &str = "log.json";
+pub(super) const FILE: &str = "log.json";
 const LOCK: &str = "lock";
 /// Version of the directory as a whole; each kind of file has its own besides.
 const FORMAT_VERSION: u32 = 1;
@@ -24,12 +28,20 @@ struct StoredMeta {
     log_id: String,
     partitions: u32,
     created_at_ms: u64,
+    first_segment: u64,
+    last_segment: u64,
 }
 
 /// What log this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Meta {
     pub(super) id: LogId,
     pub(super) partitions: PartitionCount,
+    pub(super) created_at: LogTime,
+    /// Segments before it were trimmed.
+    pub(super) first_segment: u64,
+    /// It exists, and so may the one after it.
+    pub(super) last_segment: u64,
 }
 
 /// Reads what log `dir` holds; `None` when it holds none.
@@ -51,28 +63,32 @@ pub(super) fn read(dir: &Path) -> Result<Option<Meta>, OpenError> {
     }
     let id = u128::from_str_radix(&stored.log_id, 16).map_err(|_| bad("has a logId that is not hexadecimal".into()))?;
     let partitions = PartitionCount::new(stored.partitions).map_err(|error| bad(format!("is wrong: {error}")))?;
-    Ok(Some(Meta { id: LogId(id), partitions }))
+    Ok(Some(Meta {
+        id: LogId(id),
+        partitions,
+        created_at: LogTime(stored.created_at_ms),
+        first_segment: stored.first_segment,
+        last_segment: stored.last_segment,
+    }))
 }
 
-/// Describes a new log, all or nothing.
-pub(super) fn create(dir: &Path, meta: &Meta, now: LogTime) -> Result<(), OpenError> {
+/// Replaces the description, all or nothing.
+pub(super) fn save(dir: &Path, meta: &Meta) -> io::Result<()> {
     let stored = StoredMeta {
         format_version: FORMAT_VERSION,
         log_id: meta.id.to_string(),
         partitions: u32::from(meta.partitions.get()),
-        created_at_ms: now.ms(),
+        created_at_ms: meta.created_at.ms(),
+        first_segment: meta.first_segment,
+        last_segment: meta.last_segment,
     };
-    let (file, draft) = (dir.join(FILE), dir.join("log.json.new"));
-    let write = || {
-        let mut out = File::create(&draft)?;
-        out.write_all(&serde_json::to_vec_pretty(&stored)?)?;
-        out.write_all(b"\n")?;
-        out.sync_all()?;
-        fs::rename(&draft, &file)?;
-        sync_dir(dir)
-    };
-    write().map_err(IoError::at("write", &file))?;
-    Ok(())
+    let draft = dir.join("log.json.new");
+    let mut out = File::create(&draft)?;
+    out.write_all(&serde_json::to_vec_pretty(&stored)?)?;
+    out.write_all(b"\n")?;
+    out.sync_all()?;
+    fs::rename(&draft, dir.join(FILE))?;
+    sync_dir(dir)
 }
 
 /// Creates the directory and takes its lock; it is free again when the file is dropped, however the process ends.

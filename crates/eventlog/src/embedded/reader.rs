@@ -1,7 +1,6 @@
 //! Reads committed groups in order: from the memory tail when it keeps up, from the segment files when it is behind.
 //! Each segment is read once, whatever number of partitions the reader follows.
 
-use std::io;
 use std::sync::Arc;
 
 use cameo_profile::{Partition, Position};
@@ -10,7 +9,7 @@ use super::Shared;
 use super::disk::DiskFile;
 use super::scan::{Group, ScanError, Scanner};
 use super::segment::SegmentHeader;
-use super::view::{Found, Place, Segment, TailGroup};
+use super::view::{Found, Place, Segment, TailGroup, View};
 use crate::error::{Damage, IoError, ReadError};
 use crate::{BATCH_BYTES, LogReader, StoredFrame};
 
@@ -44,7 +43,8 @@ impl EmbeddedReader {
     /// Checks where it is to start, and finds the group to start with.
     fn start(&mut self) -> Result<(u64, Place), ReadError> {
         if let Some((partition, asked, last)) = self.ahead {
-            return Err(ReadError::Ahead { partition, asked, last });
+            let place = self.shared.view.lock().last_file();
+            return Err(ReadError::Ahead { partition, asked, last, place });
         }
         let count = self.shared.partitions;
         let mut read = vec![None; usize::from(count.get())];
@@ -57,7 +57,7 @@ impl EmbeddedReader {
             let (first, last) = (view.first(partition), view.last(partition));
             if after > last {
                 self.ahead = Some((partition, after, last));
-                return Err(ReadError::Ahead { partition, asked: after, last });
+                return Err(ReadError::Ahead { partition, asked: after, last, place: view.last_file() });
             }
             if after.next() < first {
                 return Err(ReadError::Trimmed { partition, wanted: after.next(), first });
@@ -81,7 +81,7 @@ impl EmbeddedReader {
             let view = shared.view.lock();
             match view.find(seq) {
                 Found::NotYet => return Ok(Step::Wait),
-                Found::Trimmed => return Err(self.overtaken()),
+                Found::Trimmed => return Err(self.overtaken(&view)),
                 Found::InMemory(groups) => return Ok(self.step_in_memory(seq, place, groups)),
                 Found::OnDisk(segment, end) => (segment, end),
             }
@@ -119,11 +119,14 @@ impl EmbeddedReader {
             Some((of, scanner)) if of == number && scanner.offset() == offset => scanner,
             _ => match DiskFile::open(&segment.path, None) {
                 Ok(file) => Scanner::new(Arc::new(file), self.shared.seed, offset),
-                // Trimmed between the look at the view and now.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_trimmed(number) => {
-                    return Err(self.overtaken());
+                Err(error) => {
+                    let view = self.shared.view.lock();
+                    // Trimmed between the look at the view and now.
+                    if view.segments.front().is_some_and(|first| first.header.number > number) {
+                        return Err(self.overtaken(&view));
+                    }
+                    return Err(IoError::at("open", &segment.path)(error).into());
                 }
-                Err(error) => return Err(IoError::at("open", &segment.path)(error).into()),
             },
         };
         let (mut frames, mut bytes, mut seq) = (vec![], 0, seq);
@@ -168,18 +171,14 @@ impl EmbeddedReader {
         Ok(taken)
     }
 
-    fn is_trimmed(&self, number: u64) -> bool {
-        self.shared.view.lock().segments.front().is_some_and(|first| first.header.number > number)
-    }
-
     /// The log was trimmed past what this reader has read.
-    fn overtaken(&self) -> ReadError {
-        let view = self.shared.view.lock();
+    fn overtaken(&self, view: &View) -> ReadError {
         let missed = self.places().map(|(partition, read)| (partition, read.next(), view.first(partition)));
         let (partition, wanted, first) = missed
             .clone()
             .find(|(_, wanted, first)| wanted < first)
-            .unwrap_or_else(|| missed.clone().next().unwrap_or((Partition(0), Position::START, Position::START)));
+            .or_else(|| missed.clone().next())
+            .unwrap_or((Partition(0), Position::START, Position::START));
         ReadError::Trimmed { partition, wanted, first }
     }
 

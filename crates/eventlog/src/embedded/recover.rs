@@ -18,6 +18,7 @@ use cameo_profile::{LogTime, Partition, PartitionCount, Position};
 
 use super::disk::{DiskFile, Faults, sync_dir};
 use super::group::{HEAD_BYTES, Head, MAGIC, Seed};
+use super::meta::Meta;
 use super::scan::{Bad, Group, ScanError, Scanner};
 use super::segment::{self, SegmentHeader};
 use super::view::Segment;
@@ -85,15 +86,19 @@ impl Walk {
     }
 }
 
-/// The log in `dir`; `None` when there is no segment yet.
-pub(super) fn recover(
-    dir: &Path,
-    id: LogId,
-    partitions: PartitionCount,
-    faults: Option<&Faults>,
-) -> Result<Option<Recovered>, OpenError> {
+/// The log in `dir`, which `meta` describes.
+pub(super) fn recover(dir: &Path, meta: &Meta, faults: Option<&Faults>) -> Result<Recovered, OpenError> {
+    let (id, partitions) = (meta.id, meta.partitions);
     let mut files = list(dir)?;
-    drop_unborn(dir, &mut files, partitions)?;
+    drop_trimmed(dir, &mut files, meta.first_segment)?;
+    drop_unborn(dir, &mut files, meta)?;
+    // Gaps between are found by the headers.
+    if files.first().is_none_or(|(number, _)| *number != meta.first_segment) {
+        return Err(lost(dir, meta.first_segment));
+    }
+    if files.last().is_none_or(|(number, _)| *number < meta.last_segment) {
+        return Err(lost(dir, meta.last_segment));
+    }
     let mut segments: VecDeque<Arc<Segment>> = VecDeque::new();
     let mut sizes: Vec<(Arc<DiskFile>, u64)> = vec![];
     for (number, path) in files {
@@ -107,14 +112,47 @@ pub(super) fn recover(
         segments.push_back(Arc::new(Segment { header, path }));
         sizes.push((file, size));
     }
-    let Some((file, size)) = sizes.pop() else { return Ok(None) };
+    let (Some((file, size)), Some(active)) = (sizes.pop(), segments.back()) else {
+        return Err(lost(dir, meta.last_segment));
+    };
     verify_sealed(&segments, &sizes, Seed::of(id))?;
-    let Some(active) = segments.back() else { return Ok(None) };
     let (end, last_group, state) = walk_last(active, &file, size, Seed::of(id))?;
     // What was read may still be only in the system's memory: make it durable before anybody builds on it.
     file.sync().map_err(IoError::at("sync", file.path()))?;
     sync_dir(dir).map_err(IoError::at("sync", dir))?;
-    Ok(Some(Recovered { segments, file, end, last_group, state }))
+    Ok(Recovered { segments, file, end, last_group, state })
+}
+
+/// A segment that belongs to the log is not there.
+fn lost(dir: &Path, number: u64) -> OpenError {
+    let what = "it belongs to the log and is missing".to_owned();
+    let file = segment::path(dir, number);
+    OpenError::Damaged(Box::new(Damage { file, offset: 0, what, frames: vec![], exact: false }))
+}
+
+/// Whether a log can be created in `dir`: removes the empty segment of a creation that a crash interrupted.
+pub(super) fn check_vacant(dir: &Path, partitions: PartitionCount) -> Result<(), OpenError> {
+    for (number, path) in list(dir)? {
+        let size = fs::metadata(&path).map_err(IoError::at("read", &path))?.len();
+        if number > 1 || size > SegmentHeader::bytes(partitions) {
+            let what = format!("is missing, but there are segments of a log beside it: {}", path.display());
+            return Err(OpenError::BadMeta { file: dir.join(super::meta::FILE), what });
+        }
+        fs::remove_file(&path).map_err(IoError::at("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// Removes what a trim had given up but not deleted when the process died.
+fn drop_trimmed(dir: &Path, files: &mut Vec<(u64, PathBuf)>, first: u64) -> Result<(), OpenError> {
+    let given_up = files.partition_point(|(number, _)| *number < first);
+    for (_, path) in files.drain(..given_up) {
+        fs::remove_file(&path).map_err(IoError::at("remove", &path))?;
+    }
+    if given_up > 0 {
+        sync_dir(dir).map_err(IoError::at("sync", dir))?;
+    }
+    Ok(())
 }
 
 fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
@@ -130,11 +168,11 @@ fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
 }
 
 /// Removes a last segment that was being created when the process died: it has no complete header, so no group.
-fn drop_unborn(dir: &Path, files: &mut Vec<(u64, PathBuf)>, partitions: PartitionCount) -> Result<(), OpenError> {
-    let Some((_, path)) = files.last() else { return Ok(()) };
+fn drop_unborn(dir: &Path, files: &mut Vec<(u64, PathBuf)>, meta: &Meta) -> Result<(), OpenError> {
+    let Some((_, path)) = files.last().filter(|(number, _)| *number > meta.last_segment) else { return Ok(()) };
     let file = DiskFile::open(path, None).map_err(IoError::at("open", path))?;
     let size = file.len().map_err(IoError::at("read", path))?;
-    if size > SegmentHeader::bytes(partitions) || read_header(&file, size, partitions).is_ok() {
+    if size > SegmentHeader::bytes(meta.partitions) || read_header(&file, size, meta.partitions).is_ok() {
         return Ok(());
     }
     tracing::warn!(log.file = %path.display(), "removed a segment of the log whose creation a crash interrupted");

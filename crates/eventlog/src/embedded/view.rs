@@ -110,6 +110,11 @@ impl View {
         self.end = end;
     }
 
+    /// The file that the log ends in.
+    pub(super) fn last_file(&self) -> PathBuf {
+        self.segments.back().map(|segment| segment.path.clone()).unwrap_or_default()
+    }
+
     pub(super) fn first(&self, partition: Partition) -> Position {
         let base = self.segments.front().and_then(|segment| segment.header.base.get(partition.index()));
         Position(base.copied().unwrap_or_default()).next()

@@ -277,6 +277,11 @@ impl Writer {
             }
         };
         let segment = create(&self.dir, header, self.faults.as_ref())?;
+        if let Err(error) = shared.remember(&self.dir, |meta| meta.last_segment = self.number + 1) {
+            // Tried again by the next append, from the start.
+            let _ = fs::remove_file(&segment.0.path);
+            return Err(error);
+        }
         (self.file, self.number) = (segment.1, self.number + 1);
         (self.end, self.laid_out, self.last_group) = (self.header_bytes, self.header_bytes, None);
         shared.view.lock().roll(Arc::new(segment.0), self.end);
