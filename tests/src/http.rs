@@ -283,3 +283,6 @@ impl Connection {
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("not an HTTP answer: {what}"))
 }
+
+#[cfg(test)]
+mod tests;

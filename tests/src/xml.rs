@@ -15,3 +15,15 @@ pub fn text<'a>(xml: &'a str, tag: &str) -> Option<&'a str> {
 pub fn number(xml: &str, tag: &str) -> u64 {
     text(xml, tag).and_then(|t| t.parse().ok()).unwrap_or_else(|| panic!("no number <{tag}> in {xml}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_between_tags() {
+        assert_eq!(text("<a><b>1</b></a>", "b"), Some("1"));
+        assert_eq!(text("<a/>", "b"), None);
+        assert_eq!(number("<n>12</n>", "n"), 12);
+    }
+}
