@@ -1,0 +1,257 @@
+//! The configuration of `cameo standalone`: flags, `CAMEO_*` variables and one TOML file say the same things. A flag
+//! wins over a variable, a variable over the file, the file over the default. Read and checked whole before anything
+//! starts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use cameo_edge::ClientConfig;
+use cameo_eventlog::Durability;
+use cameo_profile::{ClientCode, PartitionCount, limits};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// What can be given on the command line or in the environment.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct StandaloneArgs {
+    /// TOML file with the same settings, keys in snake_case
+    #[arg(long, env = "CAMEO_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:8080]
+    #[arg(long, env = "CAMEO_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Directory for log, checkpoint and spool [default: ./data]
+    #[arg(long, env = "CAMEO_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A client (tenant) to serve, CODE or CODE:LIFETIME_DAYS; may be given several times [default: demo]
+    #[arg(long = "client", env = "CAMEO_CLIENTS", value_name = "CODE[:DAYS]", value_delimiter = ',')]
+    pub(crate) clients: Vec<String>,
+    /// Partitions of a new log, 1–1024; fixed once it exists [default: 16]
+    #[arg(long, env = "CAMEO_PARTITIONS", value_name = "P")]
+    pub(crate) partitions: Option<u32>,
+    /// When an answer is given: after the disk has it, or after the system has it [default: fsync]
+    #[arg(long, env = "CAMEO_DURABILITY", value_enum)]
+    pub(crate) durability: Option<DurabilityArg>,
+    /// Seconds between checkpoints, 1–3600 [default: 5]
+    #[arg(long, env = "CAMEO_CHECKPOINT_SECONDS", value_name = "SECONDS")]
+    pub(crate) checkpoint_seconds: Option<u64>,
+    /// Days that the log keeps what every checkpoint has, 0–3650 [default: 30]
+    #[arg(long, env = "CAMEO_RETENTION_DAYS", value_name = "DAYS")]
+    pub(crate) retention_days: Option<u64>,
+    /// How log lines look [default: human]
+    #[arg(long, env = "CAMEO_LOG_FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What is logged, as a filter: info, debug, cameo_edge=debug,warn [default: info]
+    #[arg(long, env = "CAMEO_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// When an append is acknowledged.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DurabilityArg {
+    /// After fsync: a power cut loses nothing acknowledged
+    Fsync,
+    /// Before it: a power cut may lose the last seconds
+    Buffered,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+/// The same in the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    listen: Option<SocketAddr>,
+    data_dir: Option<PathBuf>,
+    clients: Vec<FileClient>,
+    partitions: Option<u32>,
+    durability: Option<DurabilityArg>,
+    checkpoint_seconds: Option<u64>,
+    retention_days: Option<u64>,
+    log_format: Option<LogFormat>,
+    log: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileClient {
+    code: String,
+    #[serde(default = "default_lifetime")]
+    lifetime_days: u16,
+}
+
+const fn default_lifetime() -> u16 {
+    limits::LIFETIME_DAYS_DEFAULT
+}
+
+/// What holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Standalone {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) clients: Vec<ClientConfig>,
+    /// `None`: what the log has, or the default for a new one.
+    pub(crate) partitions: Option<PartitionCount>,
+    pub(crate) durability: DurabilityArg,
+    pub(crate) checkpoint_every: Duration,
+    pub(crate) retention: Duration,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log: String,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(durability: DurabilityArg) -> Self {
+        match durability {
+            DurabilityArg::Fsync => Self::Fsync,
+            DurabilityArg::Buffered => Self::Buffered,
+        }
+    }
+}
+
+impl StandaloneArgs {
+    /// Puts flags, variables, file and defaults together, and checks all of it.
+    pub(crate) fn resolve(self) -> anyhow::Result<Standalone> {
+        let file = match &self.config {
+            None => File::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))?
+            }
+        };
+        let clients = if self.clients.is_empty() {
+            let from_file: Vec<_> = file.clients.iter().map(|c| client(&c.code, c.lifetime_days)).collect::<Result<_, _>>()?;
+            if from_file.is_empty() { vec![client("demo", default_lifetime())?] } else { from_file }
+        } else {
+            self.clients.iter().map(|text| parse_client(text)).collect::<Result<_, _>>()?
+        };
+        for (n, one) in clients.iter().enumerate() {
+            ensure!(!clients[..n].iter().any(|other| other.code == one.code), "client {} is named twice", one.code);
+        }
+        let checkpoint_seconds = self.checkpoint_seconds.or(file.checkpoint_seconds).unwrap_or(5);
+        ensure!((1..=3600).contains(&checkpoint_seconds), "checkpoint_seconds is 1 to 3600, not {checkpoint_seconds}");
+        let retention_days = self.retention_days.or(file.retention_days).unwrap_or(30);
+        ensure!(retention_days <= 3650, "retention_days is 0 to 3650, not {retention_days}");
+        Ok(Standalone {
+            listen: self.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| "./data".into()),
+            clients,
+            partitions: self.partitions.or(file.partitions).map(PartitionCount::new).transpose()?,
+            durability: self.durability.or(file.durability).unwrap_or(DurabilityArg::Fsync),
+            checkpoint_every: Duration::from_secs(checkpoint_seconds),
+            retention: Duration::from_secs(retention_days * 86_400),
+            log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Human),
+            log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
+        })
+    }
+}
+
+fn parse_client(text: &str) -> anyhow::Result<ClientConfig> {
+    match text.split_once(':') {
+        None => client(text, default_lifetime()),
+        Some((code, days)) => {
+            let days = days.parse().with_context(|| format!("the lifetime in {text:?} is not a number of days"))?;
+            client(code, days)
+        }
+    }
+}
+
+fn client(code: &str, lifetime_days: u16) -> anyhow::Result<ClientConfig> {
+    let range = 1..=limits::LIFETIME_DAYS_MAX;
+    ensure!(range.contains(&lifetime_days), "the lifetime of client {code} is 1 to 90 days, not {lifetime_days}");
+    let code = ClientCode::new(code).with_context(|| format!("{code:?} cannot be a client"))?;
+    Ok(ClientConfig { code, lifetime_days })
+}
+
+impl Standalone {
+    /// The effective values as a TOML file; there are no secrets among them.
+    pub(crate) fn to_toml(&self) -> anyhow::Result<String> {
+        #[derive(Serialize)]
+        struct Client<'a> {
+            code: &'a str,
+            lifetime_days: u16,
+        }
+        #[derive(Serialize)]
+        struct Effective<'a> {
+            listen: SocketAddr,
+            data_dir: &'a PathBuf,
+            partitions: Option<u16>,
+            durability: DurabilityArg,
+            checkpoint_seconds: u64,
+            retention_days: u64,
+            log_format: LogFormat,
+            log: &'a str,
+            clients: Vec<Client<'a>>,
+        }
+        let clients = self.clients.iter().map(|c| Client { code: c.code.as_str(), lifetime_days: c.lifetime_days });
+        Ok(toml::to_string(&Effective {
+            listen: self.listen,
+            data_dir: &self.data_dir,
+            partitions: self.partitions.map(PartitionCount::get),
+            durability: self.durability,
+            checkpoint_seconds: self.checkpoint_every.as_secs(),
+            retention_days: self.retention.as_secs() / 86_400,
+            log_format: self.log_format,
+            log: &self.log,
+            clients: clients.collect(),
+        })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str, args: StandaloneArgs) -> anyhow::Result<Standalone> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cameo.toml");
+        std::fs::write(&path, text).unwrap();
+        StandaloneArgs { config: Some(path), ..args }.resolve()
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let text = "listen = \"0.0.0.0:1\"\nretention_days = 7\n[[clients]]\ncode = \"shop\"\nlifetime_days = 90\n";
+        let from_file = with_file(text, StandaloneArgs::default()).unwrap();
+        assert_eq!((from_file.listen.port(), from_file.retention.as_secs()), (1, 7 * 86_400));
+        assert_eq!((from_file.clients[0].code.as_str(), from_file.clients[0].lifetime_days), ("shop", 90));
+        assert_eq!(from_file.checkpoint_every.as_secs(), 5);
+        let args = StandaloneArgs {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 2))),
+            clients: vec!["a:1".into(), "b".into()],
+            ..StandaloneArgs::default()
+        };
+        let from_flags = with_file(text, args).unwrap();
+        assert_eq!(from_flags.listen.port(), 2);
+        assert_eq!(from_flags.clients.iter().map(|c| c.lifetime_days).collect::<Vec<_>>(), [1, 14]);
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_the_same() {
+        let first = StandaloneArgs { clients: vec!["a:3".into()], ..StandaloneArgs::default() }.resolve().unwrap();
+        let again = with_file(&first.to_toml().unwrap(), StandaloneArgs::default()).unwrap();
+        assert_eq!(first.to_toml().unwrap(), again.to_toml().unwrap());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let failure = |text, args| format!("{:#}", with_file(text, args).unwrap_err());
+        let none = StandaloneArgs::default;
+        assert!(failure("lisen = 1", none()).contains("lisen"));
+        assert!(failure("partitions = 2000", none()).contains("1 to 1024 partitions, not 2000"));
+        assert!(failure("", StandaloneArgs { clients: vec!["a:91".into()], ..none() }).contains("1 to 90 days, not 91"));
+        assert!(failure("", StandaloneArgs { clients: vec!["a b".into()], ..none() }).contains("forbidden character"));
+        assert!(failure("", StandaloneArgs { clients: vec!["a".into(), "a".into()], ..none() }).contains("named twice"));
+        assert!(failure("checkpoint_seconds = 0", none()).contains("1 to 3600"));
+    }
+}

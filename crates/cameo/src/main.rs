@@ -1,0 +1,17 @@
+//! The one binary: parses the command line and hands over. What a command does lives in its module.
+
+mod commands;
+mod config;
+mod observe;
+mod standalone;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    commands::run(commands::Cli::parse())
+}

@@ -1,0 +1,155 @@
+//! Refusals, and the shape each family of paths gives them: problem+json, `{status, message}`, or XML.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use axum::body::Body;
+use axum::response::Response;
+use cameo_profile::ids::Invalid;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::replica::SubmitError;
+
+/// Seconds that a caller shall wait when queues are full.
+const RETRY_BUSY: u16 = 1;
+/// Seconds that a caller shall wait when the log is not there, or full.
+const RETRY_UNAVAILABLE: u16 = 5;
+
+/// Which shape errors have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// RFC 9457 (`/v1/…` and everything of ours).
+    Native,
+    /// `{status, message}` (`/rest/…`).
+    Rest,
+    /// `<response><success>false</success>…` (`/m2/…`).
+    Xml,
+}
+
+impl Family {
+    pub(crate) fn of(path: &str) -> Self {
+        match path.split('/').nth(1) {
+            Some("rest") => Self::Rest,
+            Some("m2") => Self::Xml,
+            _ => Self::Native,
+        }
+    }
+}
+
+/// Why a request, or one visit of it, is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    /// For people: what and where.
+    pub(crate) message: Cow<'static, str>,
+    /// The field to blame.
+    pub(crate) field: Option<Cow<'static, str>>,
+    /// The bound that was broken.
+    pub(crate) limit: Option<usize>,
+    /// Line and column of the body, counted from 1.
+    pub(crate) place: Option<(usize, usize)>,
+    /// Seconds.
+    pub(crate) retry_after: Option<u16>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: u16, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into(), field: None, limit: None, place: None, retry_after: None }
+    }
+
+    pub(crate) fn unknown_client(code: &str) -> Self {
+        let code: String = code.chars().filter(|c| !c.is_control()).take(64).collect();
+        let refusal = Self::new(404, format!("there is no client {code:?} here"));
+        Self { field: Some("client".into()), ..refusal }
+    }
+
+    pub(crate) fn at_line(mut self, line: usize) -> Self {
+        let column = self.place.map_or(1, |(_, column)| column);
+        self.place = Some((line, column));
+        self
+    }
+
+    fn title(&self) -> &'static str {
+        StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error")
+    }
+
+    /// What stands beside the message: field, limit, line, column.
+    pub(crate) fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        if let Some(field) = &self.field {
+            details.insert("field".into(), json!(field));
+        }
+        if let Some(limit) = self.limit {
+            details.insert("limit".into(), json!(limit));
+        }
+        if let Some((line, column)) = self.place {
+            details.insert("line".into(), json!(line));
+            details.insert("column".into(), json!(column));
+        }
+        details
+    }
+
+    /// The reply.
+    pub(crate) fn response(&self, family: Family) -> Response {
+        let (content_type, body) = match family {
+            Family::Native => {
+                let mut body = Map::new();
+                body.insert("type".into(), json!("about:blank"));
+                body.insert("title".into(), json!(self.title()));
+                body.insert("status".into(), json!(self.status));
+                body.insert("detail".into(), json!(self.message));
+                body.extend(self.details());
+                ("application/problem+json", Value::Object(body).to_string())
+            }
+            Family::Rest => ("application/json", json!({"status": self.status, "message": self.message}).to_string()),
+            Family::Xml => ("application/xml; charset=UTF-8", xml(false, &self.message)),
+        };
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// `<response>` of the compatible update API (TARGET_API §2).
+pub(crate) fn xml(success: bool, message: &str) -> String {
+    let mut out = String::with_capacity(96 + message.len());
+    let _ = write!(out, "<response><success>{success}</success><message>");
+    for c in message.chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            // XML 1.0 has no way to write these.
+            c if c.is_control() && !matches!(c, '\t' | '\n' | '\r') => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out.push_str("</message></response>");
+    out
+}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        let limit = invalid.limit();
+        Self { limit, field: Some(invalid.field.clone()), ..Self::new(400, invalid.to_string()) }
+    }
+}
+
+impl From<SubmitError> for Refusal {
+    fn from(error: SubmitError) -> Self {
+        let message = error.to_string();
+        let (status, retry_after, limit) = match error {
+            SubmitError::Busy => (429, Some(RETRY_BUSY), None),
+            SubmitError::StorageFull => (507, Some(RETRY_UNAVAILABLE), None),
+            SubmitError::Unavailable(_) | SubmitError::Unknown(_) => (503, Some(RETRY_UNAVAILABLE), None),
+            SubmitError::TooLarge { limit, .. } => (413, None, Some(limit)),
+        };
+        Self { retry_after, limit, ..Self::new(status, message) }
+    }
+}

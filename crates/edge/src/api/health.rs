@@ -1,0 +1,61 @@
+//! `/healthz`, `/readyz`, `/metrics` of the role.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use cameo_eventlog::EventLog;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
+
+use super::App;
+
+/// Frames that a replica may be behind and still count as caught up. Ours: a busy log is always a few ahead.
+const READY_LAG_FRAMES: u64 = 1000;
+
+fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// The process runs.
+/// Whether the process runs.
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "Yes"), (status = 503, description = "No, with reasons")))]
+pub(super) async fn alive() -> Response {
+    reply(StatusCode::OK, "application/json", json!({"status": "alive"}).to_string())
+}
+
+/// It has caught up, and no partition has stopped. A checkpoint that fails is told but does not make it unready:
+/// the log has everything.
+/// Whether it has caught up and may be sent requests.
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Yes"), (status = 503, description = "No, with reasons")))]
+pub(super) async fn ready<L: EventLog>(State(app): State<Arc<App<L>>>) -> Response {
+    let health = app.replica.health();
+    let mut reasons: Vec<_> =
+        health.halted.iter().map(|(partition, halt)| format!("partition {partition} has stopped: {halt}")).collect();
+    if health.lag_frames > READY_LAG_FRAMES {
+        reasons.push(format!("{} frames of the log are not applied yet", health.lag_frames));
+    }
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({
+        "status": if reasons.is_empty() { "ready" } else { "not ready" },
+        "reasons": reasons,
+        "lagFrames": health.lag_frames,
+        "checkpointFailing": health.checkpoint_failing,
+    });
+    reply(status, "application/json", body.to_string())
+}
+
+/// Prometheus text.
+/// Prometheus metrics.
+#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Text"), (status = 503, description = "No, with reasons")))]
+pub(super) async fn metrics<L: EventLog>(State(app): State<Arc<App<L>>>) -> Response {
+    match &app.config.metrics {
+        Some(handle) => reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", handle.render()),
+        None => reply(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "this process records no metrics\n".into()),
+    }
+}

@@ -1,0 +1,204 @@
+//! `GET|PATCH|DELETE /v1/{client}/profiles/{kind}/{id}` (design §5).
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use cameo_eventlog::EventLog;
+use cameo_profile::event::{Erase, Update};
+use cameo_profile::ids::{self, Invalid, Problem};
+use cameo_profile::state::UpdateOutcome;
+use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition, limits};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+use serde::Deserialize;
+
+use super::error::{Family, Refusal};
+use super::visit::{Fields, Text, Time, Value, shorten};
+use super::{App, body, write};
+
+/// Bytes of a PATCH: a whole profile (TARGET_API §3: 64 KB) with room for JSON's escapes.
+const PATCH_BYTES: usize = 256 << 10;
+
+type Target = Result<Path<(String, String, String)>, PathRejection>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct PatchRequest<'a> {
+    #[serde(borrow)]
+    set: Fields<'a>,
+    #[serde(borrow)]
+    unset: Vec<Text<'a>>,
+    #[serde(borrow)]
+    event_id: Option<Text<'a>>,
+    occurred_at: Option<Time>,
+}
+
+/// A profile.
+#[utoipa::path(get, path = "/v1/{client}/profiles/{kind}/{id}", tag = "profiles", params(("client" = String, Path, description = "Client (tenant) code"), ("kind" = String, Path, description = "`tnt`, `tp`, `ecid` or `cust:CODE`"), ("id" = String, Path, description = "The id")),
+    responses((status = 200, description = "The profile"), (status = 404, description = "None, or no such client")))]
+pub(super) async fn get<L: EventLog>(State(app): State<Arc<App<L>>>, target: Target) -> Response {
+    app.meters.profile_reads.increment(1);
+    let read = || {
+        let (client, address, partition) = resolve(&app, target)?;
+        profile(&app, client, &address, partition)
+    };
+    read().unwrap_or_else(|refusal| refusal.response(Family::Native))
+}
+
+/// Sets and removes attributes: `{set: {}, unset: []}`.
+#[utoipa::path(patch, path = "/v1/{client}/profiles/{kind}/{id}", tag = "profiles", params(("client" = String, Path, description = "Client (tenant) code"), ("kind" = String, Path, description = "`tnt`, `tp`, `ecid` or `cust:CODE`"), ("id" = String, Path, description = "The id")),
+    request_body(content = serde_json::Value, content_type = "application/json", description = "`{set?, unset?, eventId?, occurredAt?}`"),
+    responses((status = 200, description = "The profile afterwards"), (status = 400, description = "Refused; problem+json"),
+        (status = 404, description = "None, or no such client"), (status = 413, description = "The profile would be too large")))]
+pub(super) async fn patch<L: EventLog>(State(app): State<Arc<App<L>>>, target: Target, request: Request) -> Response {
+    app.meters.updates.increment(1);
+    let changed = async {
+        let body = body::read(request.into_body(), PATCH_BYTES).await;
+        let body = body.map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        change(&app, target, &body).await
+    };
+    changed.await.unwrap_or_else(|refusal| refusal.response(Family::Native))
+}
+
+/// Erases a profile.
+#[utoipa::path(delete, path = "/v1/{client}/profiles/{kind}/{id}", tag = "profiles", params(("client" = String, Path, description = "Client (tenant) code"), ("kind" = String, Path, description = "`tnt`, `tp`, `ecid` or `cust:CODE`"), ("id" = String, Path, description = "The id")),
+    responses((status = 204, description = "Erased"), (status = 404, description = "None, or no such client")))]
+pub(super) async fn delete<L: EventLog>(State(app): State<Arc<App<L>>>, target: Target, request: Request) -> Response {
+    app.meters.updates.increment(1);
+    body::drain(request.into_body()).await;
+    let erased = async {
+        let (client, address, partition) = resolve(&app, target)?;
+        let event = Erase { client: client.as_str(), address: address.as_address().as_str() };
+        match app.replica.submit(partition, &Event::Erase(event)).await? {
+            Outcome::Erase { found: true } => Ok(StatusCode::NO_CONTENT),
+            _ => Err(missing(client, &address)),
+        }
+    };
+    match erased.await {
+        Ok(status) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = status;
+            response
+        }
+        Err(refusal) => refusal.response(Family::Native),
+    }
+}
+
+fn resolve<L: EventLog>(app: &App<L>, target: Target) -> Result<(&ClientCode, AddressBuf, Partition), Refusal> {
+    let Path((client, kind, id)) = target.map_err(|_| Refusal::new(400, "the path is not URL-encoded UTF-8"))?;
+    let client = app.client(&client)?;
+    let kind = match kind.as_str() {
+        "tnt" => Kind::Tnt,
+        "tp" => Kind::ThirdParty,
+        "ecid" => Kind::Ecid,
+        other => match other.strip_prefix("cust:") {
+            Some(code) => Kind::Customer(code),
+            None => {
+                let text = "there are profiles by tnt, tp, ecid and cust:CODE only";
+                return Err(Refusal { field: Some("kind".into()), ..Refusal::new(404, text) });
+            }
+        },
+    };
+    let address = AddressBuf::of(kind, &id)?;
+    let partition = address.as_address().partition(client, app.replica.partitions());
+    Ok((client, address, partition))
+}
+
+fn missing(client: &ClientCode, address: &AddressBuf) -> Refusal {
+    let (kind, id) = address.as_address().parts();
+    Refusal::new(404, format!("there is no profile of client {client} with {}={}", kind.field(), shorten(id)))
+}
+
+fn profile<L: EventLog>(
+    app: &App<L>,
+    client: &ClientCode,
+    address: &AddressBuf,
+    partition: Partition,
+) -> Result<Response, Refusal> {
+    let body = app.replica.read(partition, |state, now| {
+        let profile = state.profile(client.as_str(), address.as_address(), now)?;
+        let mut out = Vec::with_capacity(1024);
+        write::native(client.as_str(), &profile, &mut out);
+        Some(out)
+    })?;
+    body.map(reply).ok_or_else(|| missing(client, address))
+}
+
+fn reply(body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8]) -> Result<Response, Refusal> {
+    let (client, address, partition) = resolve(app, target)?;
+    let request: PatchRequest<'_> = serde_json::from_slice(body).map_err(|error| {
+        let place = (error.line() > 0).then(|| (error.line(), error.column()));
+        Refusal { place, ..Refusal::new(400, error.to_string()) }
+    })?;
+    let (set, unset) = check(&request, app.replica.now().0)?;
+    let update = Update {
+        client: client.as_str(),
+        address: address.as_address().as_str(),
+        event_id: request.event_id.as_ref().map(|Text(id)| &**id),
+        occurred_at: request.occurred_at.map(|time| time.0),
+        set,
+        unset,
+    };
+    let answer = app.replica.submit_rendered(partition, &Event::Update(update), Some(write::native)).await?;
+    match (answer.outcome, answer.profile) {
+        (Outcome::Update(UpdateOutcome::TooLarge), _) => {
+            let text = "the profile would exceed 64 KB or 1,000 attributes; nothing was changed";
+            Err(Refusal { limit: Some(limits::PROFILE_BYTES), ..Refusal::new(413, text) })
+        }
+        (Outcome::Update(UpdateOutcome::Updated | UpdateOutcome::Duplicate), Some(body)) => Ok(reply(body)),
+        _ => Err(missing(client, &address)),
+    }
+}
+
+type Checked<'r> = (Vec<(&'r str, &'r str)>, Vec<&'r str>);
+
+fn check<'r>(request: &'r PatchRequest<'_>, now_ms: u64) -> Result<Checked<'r>, Refusal> {
+    if let Some(Text(id)) = &request.event_id {
+        ids::check_text(id, limits::EVENT_ID_CHARS, |_| false, || "eventId".into())?;
+    }
+    if request.occurred_at.is_some_and(|Time(ms)| ms > now_ms + limits::OCCURRED_AT_AHEAD_MS) {
+        return Err(Invalid::other("occurredAt", "is more than 5 minutes ahead of the server's clock").into());
+    }
+    let mut seen = BTreeSet::new();
+    let mut name = |section: &str, name: &'r Cow<'_, str>| -> Result<&'r str, Refusal> {
+        let field = || format!("{section}.{}", shorten(name)).into();
+        ids::check_attribute_name(name, field)?;
+        if !seen.insert(&**name) {
+            return Err(Invalid::other(field(), "is named more than once").into());
+        }
+        Ok(name)
+    };
+    let mut set = Vec::with_capacity(request.set.0.len());
+    for (attribute, value) in &request.set.0 {
+        let attribute = name("set", attribute)?;
+        match value {
+            Value::Text(text) => set.push((attribute, &**text)),
+            Value::Not(what) => {
+                let text = format!("must be text, a number or true/false, and is {what}; use unset to remove it");
+                return Err(Invalid::other(format!("set.{}", shorten(attribute)), text).into());
+            }
+        }
+    }
+    let unset: Vec<_> = request.unset.iter().map(|Text(attribute)| name("unset", attribute)).collect::<Result<_, _>>()?;
+    let count = set.len() + unset.len();
+    if count == 0 {
+        return Err(Refusal::new(400, "neither set nor unset names an attribute"));
+    }
+    if count > limits::ATTRIBUTES {
+        let problem = Problem::TooMany { count, limit: limits::ATTRIBUTES };
+        return Err(Invalid { field: "set and unset".into(), problem }.into());
+    }
+    Ok((set, unset))
+}

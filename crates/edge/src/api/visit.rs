@@ -1,0 +1,339 @@
+//! One visit as a caller sends it (design §5), how it is read without copying, and how it is checked.
+//!
+//! Unknown fields are refused by name: a typo must not lose data. Values of `profile` and `parameters` may be text,
+//! numbers or true/false; all are kept as text.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use cameo_profile::ids::{self, Invalid};
+use cameo_profile::{AddressBuf, limits};
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Text that is borrowed from the body where it can be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+/// A value, or what stands in its place.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value<'a> {
+    Text(Cow<'a, str>),
+    /// "null", "a list", "an object".
+    Not(&'static str),
+}
+
+/// Fields of an object in the order they came.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Fields<'a>(pub(crate) Vec<(Cow<'a, str>, Value<'a>)>);
+
+/// A visit.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct VisitRequest<'a> {
+    #[serde(borrow)]
+    pub(crate) event_id: Option<Text<'a>>,
+    pub(crate) occurred_at: Option<Time>,
+    #[serde(borrow)]
+    pub(crate) session_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) ids: Ids<'a>,
+    #[serde(borrow)]
+    pub(crate) page: Option<Page<'a>>,
+    #[serde(borrow)]
+    pub(crate) mbox: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) parameters: Fields<'a>,
+    #[serde(borrow)]
+    pub(crate) profile: Fields<'a>,
+    #[serde(borrow)]
+    pub(crate) categories: Vec<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) order: Option<OrderRequest<'a>>,
+    #[serde(borrow)]
+    pub(crate) user_agent: Option<Text<'a>>,
+}
+
+/// What the visitor is called.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Ids<'a> {
+    #[serde(borrow)]
+    pub(crate) tnt_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) third_party_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) ecid: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) customer_ids: Vec<CustomerId<'a>>,
+}
+
+/// A customer id; only authenticated ones count (TARGET_API §1).
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct CustomerId<'a> {
+    #[serde(borrow)]
+    pub(crate) id: Text<'a>,
+    #[serde(borrow)]
+    pub(crate) integration_code: Text<'a>,
+    #[serde(borrow, default)]
+    pub(crate) authenticated_state: Option<Text<'a>>,
+}
+
+/// Where the visit happened.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Page<'a> {
+    #[serde(borrow)]
+    pub(crate) url: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(crate) referrer: Option<Text<'a>>,
+}
+
+/// An order placed with the visit.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct OrderRequest<'a> {
+    #[serde(borrow)]
+    pub(crate) id: Text<'a>,
+    #[serde(default)]
+    pub(crate) total: f64,
+    #[serde(borrow, default)]
+    pub(crate) product_ids: Vec<Text<'a>>,
+}
+
+/// A time: RFC 3339 text, or ms since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time(pub(crate) u64);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        from.deserialize_str(TextVisitor)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct ValueVisitor;
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = Value<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text, a number or true/false")
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Value<'de>, E> {
+                Ok(Value::Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Value<'de>, E> {
+                Ok(Value::Text(Cow::Owned(text.to_owned())))
+            }
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Value<'de>, E> {
+                Ok(Value::Text(Cow::Borrowed(if value { "true" } else { "false" })))
+            }
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Value<'de>, E> {
+                Ok(Value::Text(Cow::Owned(value.to_string())))
+            }
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Value<'de>, E> {
+                Ok(Value::Text(Cow::Owned(value.to_string())))
+            }
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Value<'de>, E> {
+                Ok(if value.is_finite() { Value::Text(Cow::Owned(value.to_string())) } else { Value::Not("not a number") })
+            }
+            fn visit_unit<E: Error>(self) -> Result<Value<'de>, E> {
+                Ok(Value::Not("null"))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value<'de>, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Value::Not("a list"))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value<'de>, A::Error> {
+                while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Value::Not("an object"))
+            }
+            fn visit_bytes<E: Error>(self, _: &[u8]) -> Result<Value<'de>, E> {
+                Ok(Value::Not("binary"))
+            }
+        }
+        from.deserialize_any(ValueVisitor)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of names and values")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Vec::with_capacity(object.size_hint().unwrap_or(0).min(64));
+                while let Some((Text(name), value)) = object.next_entry()? {
+                    fields.push((name, value));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        from.deserialize_map(FieldsVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct TimeVisitor;
+        impl Visitor<'_> for TimeVisitor {
+            type Value = Time;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time: RFC 3339 text like 2026-08-18T17:53:39.003Z, or milliseconds since 1970")
+            }
+            fn visit_u64<E: Error>(self, ms: u64) -> Result<Time, E> {
+                Ok(Time(ms))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Time, E> {
+                let time: jiff::Timestamp = text.parse().map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))?;
+                u64::try_from(time.as_millisecond()).map(Time).map_err(|_| E::custom("a time before 1970"))
+            }
+        }
+        from.deserialize_any(TimeVisitor)
+    }
+}
+
+fn text<'v>(value: &'v Option<Text<'_>>) -> Option<&'v str> {
+    value.as_ref().map(|Text(text)| &**text)
+}
+
+impl VisitRequest<'_> {
+    pub(crate) fn event_id(&self) -> Option<&str> {
+        text(&self.event_id)
+    }
+
+    pub(crate) fn session_id(&self) -> Option<&str> {
+        text(&self.session_id)
+    }
+
+    /// All addresses it names, home first.
+    pub(crate) fn addresses(&self) -> Result<Vec<AddressBuf>, Invalid> {
+        let mut all = Vec::new();
+        if let Some(id) = text(&self.ids.third_party_id) {
+            all.push(AddressBuf::third_party(id)?);
+        }
+        if self.ids.customer_ids.len() > limits::CUSTOMER_IDS {
+            let problem = ids::Problem::TooMany { count: self.ids.customer_ids.len(), limit: limits::CUSTOMER_IDS };
+            return Err(Invalid { field: "customerIds".into(), problem });
+        }
+        for customer in &self.ids.customer_ids {
+            let address = AddressBuf::customer(&customer.integration_code.0, &customer.id.0)?;
+            if text(&customer.authenticated_state).is_none_or(|state| state == "authenticated") {
+                all.push(address);
+            }
+        }
+        if let Some(id) = text(&self.ids.ecid) {
+            all.push(AddressBuf::ecid(id)?);
+        }
+        if let Some(id) = text(&self.ids.tnt_id) {
+            all.push(AddressBuf::tnt(id)?);
+        }
+        Ok(all)
+    }
+
+    /// Checks everything but the ids. `now_ms` bounds `occurredAt`.
+    pub(crate) fn check(&self, now_ms: u64) -> Result<(), Invalid> {
+        if let Some(id) = self.event_id() {
+            ids::check_text(id, limits::EVENT_ID_CHARS, |_| false, || "eventId".into())?;
+        }
+        if let Some(id) = self.session_id() {
+            ids::check_session_id(id)?;
+        }
+        if let Some(Time(ms)) = self.occurred_at
+            && ms > now_ms + limits::OCCURRED_AT_AHEAD_MS
+        {
+            return Err(Invalid::other("occurredAt", "is more than 5 minutes ahead of the server's clock"));
+        }
+        if let Some(page) = &self.page {
+            for (value, field) in [(&page.url, "page.url"), (&page.referrer, "page.referrer")] {
+                ids::check_length(text(value).unwrap_or_default(), limits::URL_CHARS, || field.into())?;
+            }
+        }
+        if let Some(name) = text(&self.mbox) {
+            ids::check_text(name, limits::MBOX_NAME_CHARS, |_| false, || "mbox".into())?;
+        }
+        ids::check_length(text(&self.user_agent).unwrap_or_default(), limits::USER_AGENT_CHARS, || "userAgent".into())?;
+        count("parameters", self.parameters.0.len(), limits::MBOX_PARAMETERS)?;
+        for (name, value) in &self.parameters.0 {
+            let field = || format!("parameters.{}", shorten(name)).into();
+            ids::check_text(name, limits::MBOX_PARAMETER_NAME_CHARS, |_| false, field)?;
+            check_value(value, limits::MBOX_PARAMETER_VALUE_CHARS, field)?;
+        }
+        count("profile", self.profile.0.len(), limits::PROFILE_PARAMETERS)?;
+        for (name, value) in &self.profile.0 {
+            let field = || format!("profile.{}", shorten(name)).into();
+            ids::check_attribute_name(name, field)?;
+            check_value(value, limits::PROFILE_PARAMETER_VALUE_CHARS, field)?;
+        }
+        self.check_order()?;
+        let categories = self.categories();
+        count("categories", categories.len(), limits::CATEGORIES)?;
+        for category in categories {
+            ids::check_text(category, limits::CATEGORY_CHARS, |c| c == ',', || "categories".into())?;
+        }
+        Ok(())
+    }
+
+    fn check_order(&self) -> Result<(), Invalid> {
+        let Some(order) = &self.order else { return Ok(()) };
+        ids::check_text(&order.id.0, limits::ORDER_ID_CHARS, |_| false, || "order.id".into())?;
+        if !order.total.is_finite() {
+            return Err(Invalid::other("order.total", "is not a number"));
+        }
+        count("order.productIds", order.product_ids.len(), limits::ORDER_PRODUCTS)?;
+        for Text(id) in &order.product_ids {
+            ids::check_text(id, limits::PRODUCT_ID_CHARS, |_| false, || "order.productIds".into())?;
+        }
+        Ok(())
+    }
+
+    /// Categories viewed: those of the visit, then those of the mbox parameter `user.categoryId`, which may name
+    /// several with commas between (TARGET_API §6).
+    pub(crate) fn categories(&self) -> Vec<&str> {
+        let named = self.parameters.0.iter().filter(|(name, _)| name == "user.categoryId");
+        let texts = named.filter_map(|(_, value)| match value {
+            Value::Text(text) => Some(&**text),
+            Value::Not(_) => None,
+        });
+        let several = texts.flat_map(|text| text.split(',')).map(str::trim).filter(|category| !category.is_empty());
+        self.categories.iter().map(|Text(text)| &**text).chain(several).collect()
+    }
+}
+
+fn count(field: &'static str, count: usize, limit: usize) -> Result<(), Invalid> {
+    if count > limit {
+        return Err(Invalid { field: field.into(), problem: ids::Problem::TooMany { count, limit } });
+    }
+    Ok(())
+}
+
+fn check_value(value: &Value<'_>, limit: usize, field: impl FnOnce() -> Cow<'static, str>) -> Result<(), Invalid> {
+    match value {
+        Value::Text(text) => ids::check_length(text, limit, field),
+        Value::Not(what) => {
+            Err(Invalid::other(field(), format!("must be text, a number or true/false, and is {what}")))
+        }
+    }
+}
+
+/// A name for an error text, of bounded length.
+pub(crate) fn shorten(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(limits::ATTRIBUTE_NAME_CHARS).collect()
+}

@@ -1,0 +1,422 @@
+//! `POST /v1/{client}/visits`: one visit or up to 10,000, in four encodings.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use cameo_eventlog::EventLog;
+use cameo_profile::event::{Order, Visit, VisitContext};
+use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition};
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use serde_json::value::RawValue;
+
+use super::error::{Family, Refusal};
+use super::visit::{Fields, Text, Value, VisitRequest};
+use super::{App, body, ids, query, write};
+use crate::replica::{Answer, Render, SubmitError};
+
+/// Visits in one call (design §5).
+const VISITS: usize = 10_000;
+/// Bytes of a body: as the delivery API's (TARGET_API §1).
+const BODY_BYTES: usize = 60 << 20;
+
+/// How the body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Json,
+    Lines,
+    MessagePack,
+}
+
+impl Encoding {
+    /// By content type; a type that says nothing of the kind leaves it to the first byte.
+    fn of(content_type: Option<&HeaderValue>, body: &[u8]) -> Self {
+        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match media.as_str() {
+            "application/json" => Self::Json,
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => Self::Lines,
+            "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => Self::MessagePack,
+            // MessagePack objects and lists start with a byte that no JSON text can start with.
+            _ if body.first().is_some_and(|&byte| byte >= 0x80) => Self::MessagePack,
+            _ => Self::Json,
+        }
+    }
+}
+
+/// What one body holds: the visits in order, each read or refused.
+pub(super) struct Decoded<'b> {
+    pub(super) visits: Vec<Result<VisitRequest<'b>, Refusal>>,
+    /// The body was one object, not a list: the reply is one object too.
+    pub(super) single: bool,
+}
+
+/// Reads a body. A body that cannot be told apart into visits is refused whole.
+pub(super) fn decode(encoding: Encoding, body: &[u8]) -> Result<Decoded<'_>, Refusal> {
+    let decoded = match encoding {
+        Encoding::Json => json(body)?,
+        Encoding::Lines => Decoded { visits: lines(body)?, single: false },
+        Encoding::MessagePack => message_pack(body)?,
+    };
+    match decoded.visits.len() {
+        0 => Err(Refusal::new(400, "the body has no visit")),
+        count if count > VISITS => Err(too_many(count)),
+        _ => Ok(decoded),
+    }
+}
+
+fn too_many(count: usize) -> Refusal {
+    let text = format!("the body has {count} visits; the limit is {VISITS} a call");
+    Refusal { limit: Some(VISITS), ..Refusal::new(413, text) }
+}
+
+fn json_refusal(error: &serde_json::Error) -> Refusal {
+    let place = (error.line() > 0).then(|| (error.line(), error.column()));
+    // The place stands in fields of its own.
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or_default().to_owned();
+    let field = text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()).map(|f| f.to_owned().into());
+    Refusal { place, field, ..Refusal::new(400, text) }
+}
+
+fn json(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
+    let first = body.iter().position(|byte| !byte.is_ascii_whitespace()).map(|at| body[at]);
+    if first != Some(b'[') {
+        return match serde_json::from_slice(body) {
+            Ok(visit) => Ok(Decoded { visits: vec![Ok(visit)], single: true }),
+            // Several objects one after the other are lines whose type was not said.
+            Err(error) if error.is_syntax() && body.contains(&b'\n') => match lines(body) {
+                Ok(visits) if visits.len() > 1 && visits.iter().any(Result::is_ok) => {
+                    Ok(Decoded { visits, single: false })
+                }
+                _ => Err(json_refusal(&error)),
+            },
+            Err(error) => Err(json_refusal(&error)),
+        };
+    }
+    // All at once when all are well-formed; else one by one, so that a bad visit harms no other.
+    if let Ok(visits) = serde_json::from_slice::<Vec<VisitRequest<'_>>>(body) {
+        return Ok(Decoded { visits: visits.into_iter().map(Ok).collect(), single: false });
+    }
+    let raw: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| json_refusal(&error))?;
+    let visits = raw.into_iter().map(|raw| serde_json::from_str(raw.get()).map_err(|error| json_refusal(&error)));
+    Ok(Decoded { visits: visits.collect(), single: false })
+}
+
+fn lines(body: &[u8]) -> Result<Vec<Result<VisitRequest<'_>, Refusal>>, Refusal> {
+    let mut visits = Vec::new();
+    for (number, line) in body.split(|&byte| byte == b'\n').enumerate() {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        if visits.len() >= VISITS {
+            let rest = body.split(|&byte| byte == b'\n').filter(|line| !line.iter().all(u8::is_ascii_whitespace));
+            return Err(too_many(rest.count()));
+        }
+        visits.push(serde_json::from_slice(line).map_err(|error| json_refusal(&error).at_line(number + 1)));
+    }
+    Ok(visits)
+}
+
+fn message_pack(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
+    let refusal = |error: &rmp_serde::decode::Error| Refusal::new(400, format!("the MessagePack does not read: {error}"));
+    let is_list = matches!(body.first(), Some(0x90..=0x9f | 0xdc | 0xdd));
+    if !is_list {
+        let mut rest = body;
+        let skipped = skip(&mut rest).map_err(|error| refusal(&error))?;
+        if !rest.is_empty() {
+            return Err(Refusal::new(400, format!("{} bytes follow the visit", rest.len())));
+        }
+        let visit = rmp_serde::from_slice(skipped).map_err(|error| refusal(&error))?;
+        return Ok(Decoded { visits: vec![Ok(visit)], single: true });
+    }
+    let (count, mut rest) = list_head(body).ok_or_else(|| Refusal::new(400, "the MessagePack list is cut off"))?;
+    if count > VISITS {
+        return Err(too_many(count));
+    }
+    let mut visits = Vec::with_capacity(count);
+    for _ in 0..count {
+        let visit = skip(&mut rest).map_err(|error| refusal(&error))?;
+        visits.push(rmp_serde::from_slice(visit).map_err(|error| refusal(&error)));
+    }
+    if !rest.is_empty() {
+        return Err(Refusal::new(400, format!("{} bytes follow the list of visits", rest.len())));
+    }
+    Ok(Decoded { visits, single: false })
+}
+
+/// Length of a MessagePack list and what follows its head.
+fn list_head(body: &[u8]) -> Option<(usize, &[u8])> {
+    let (&marker, rest) = body.split_first()?;
+    match marker {
+        0x90..=0x9f => Some((usize::from(marker & 15), rest)),
+        0xdc => rest.split_first_chunk::<2>().map(|(n, rest)| (usize::from(u16::from_be_bytes(*n)), rest)),
+        _ => rest.split_first_chunk::<4>().map(|(n, rest)| (u32::from_be_bytes(*n) as usize, rest)),
+    }
+}
+
+/// Takes one value off the front.
+fn skip<'b>(rest: &mut &'b [u8]) -> Result<&'b [u8], rmp_serde::decode::Error> {
+    use serde::Deserialize;
+    let whole = *rest;
+    let mut after = whole;
+    serde::de::IgnoredAny::deserialize(&mut rmp_serde::Deserializer::new(&mut after))?;
+    *rest = after;
+    Ok(&whole[..whole.len() - after.len()])
+}
+
+/// A visit on its way, with what its reply needs.
+struct Sent {
+    /// Slot of its answer; or why it was refused.
+    slot: Result<usize, Refusal>,
+    addresses: Vec<AddressBuf>,
+}
+
+/// Visits in: one JSON object, a JSON list, NDJSON or MessagePack; up to 10,000.
+#[utoipa::path(post, path = "/v1/{client}/visits", tag = "visits",
+    params(("client" = String, Path, description = "Client (tenant) code"), ("return" = Option<String>, Query, description = "`profile`: the profile after the visit")),
+    request_body(content = serde_json::Value, content_type = "application/json", description = "A visit, or a list of visits"),
+    responses((status = 200, description = "Stored, durable and readable; a result for each visit"),
+        (status = 400, description = "Refused; problem+json"), (status = 404, description = "Unknown client"),
+        (status = 413, description = "Body too large or too many visits"), (status = 429, description = "Too much under way"),
+        (status = 503, description = "The log is unavailable"), (status = 507, description = "The storage is full")))]
+pub(super) async fn post<L: EventLog>(
+    State(app): State<Arc<App<L>>>,
+    client: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Response {
+    let (head, content) = request.into_parts();
+    let known = client.map_err(|_| Refusal::new(400, "the client is not URL-encoded UTF-8"));
+    let known = known.and_then(|Path(client)| Ok((app.client(&client)?, returned(query.as_deref())?)));
+    let (client, render) = match known {
+        Ok(known) => known,
+        Err(refusal) => return body::refuse(content, refusal.response(Family::Native)).await,
+    };
+    let done = match body::read(content, BODY_BYTES).await {
+        Ok(bytes) => take(&app, client, head.headers.get(CONTENT_TYPE), render, bytes).await,
+        Err(error) => Err(Refusal::new(error.status(), error.to_string())),
+    };
+    done.unwrap_or_else(|refusal| {
+        app.meters.visits_refused.increment(1);
+        refusal.response(Family::Native)
+    })
+}
+
+/// `?return=profile`.
+fn returned(query: Option<&str>) -> Result<Option<Render>, Refusal> {
+    let Some(query) = query else { return Ok(None) };
+    let pairs = query::pairs(query.as_bytes())?;
+    match query::one(&pairs, "return")? {
+        None => Ok(None),
+        Some("profile") => Ok(Some(write::native)),
+        Some(_) => {
+            let refusal = Refusal::new(400, "return can only be \"profile\"");
+            Err(Refusal { field: Some("return".into()), ..refusal })
+        }
+    }
+}
+
+async fn take<L: EventLog>(
+    app: &App<L>,
+    client: &ClientCode,
+    content_type: Option<&HeaderValue>,
+    render: Option<Render>,
+    bytes: Bytes,
+) -> Result<Response, Refusal> {
+    let decoded = decode(Encoding::of(content_type, &bytes), &bytes)?;
+    let now_ms = app.replica.now().0;
+    let mut call = app.replica.start_call(decoded.visits.len());
+    let mut slots = 0;
+    let mut sent = Vec::with_capacity(decoded.visits.len());
+    for visit in decoded.visits {
+        let added = visit.and_then(|visit| {
+            let (partition, addresses, generated) = place(app, client, &visit, now_ms)?;
+            with_event(client, &visit, &addresses, generated, |event| call.add(partition, event, render));
+            Ok(addresses)
+        });
+        sent.push(match added {
+            Ok(addresses) => {
+                slots += 1;
+                Sent { slot: Ok(slots - 1), addresses }
+            }
+            Err(refusal) => Sent { slot: Err(refusal), addresses: Vec::new() },
+        });
+    }
+    let answers = call.wait().await;
+    if decoded.single {
+        return one(app, sent, answers);
+    }
+    Ok(many(app, sent, answers))
+}
+
+/// Where a visit goes: its partition and addresses, home first, and whether the home was made up.
+fn place<L: EventLog>(
+    app: &App<L>,
+    client: &ClientCode,
+    visit: &VisitRequest<'_>,
+    now_ms: u64,
+) -> Result<(Partition, Vec<AddressBuf>, bool), Refusal> {
+    let addresses = visit.addresses()?;
+    visit.check(now_ms)?;
+    let count = app.replica.partitions();
+    if let Some(home) = addresses.first() {
+        return Ok((home.as_address().partition(client, count), addresses, false));
+    }
+    let generated = ids::generate(client, visit.event_id(), now_ms, count);
+    let (address, partition) = generated.ok_or_else(|| Refusal::new(503, "the system has no randomness for an id"))?;
+    Ok((partition, vec![address], true))
+}
+
+/// Builds the event around what the request holds, and hands it over.
+fn with_event(
+    client: &ClientCode,
+    visit: &VisitRequest<'_>,
+    addresses: &[AddressBuf],
+    generated: bool,
+    use_it: impl FnOnce(&Event<'_>),
+) {
+    let mut addresses = addresses.iter().map(|address| address.as_address().as_str());
+    let event = Visit {
+        client: client.as_str(),
+        home: addresses.next().unwrap_or_default(),
+        generated,
+        event_id: visit.event_id(),
+        occurred_at: visit.occurred_at.map(|time| time.0),
+        session_id: visit.session_id(),
+        profile: texts(&visit.profile),
+        categories: visit.categories(),
+        other_ids: addresses.collect(),
+        context: context(visit),
+    };
+    use_it(&Event::Visit(event));
+}
+
+fn texts<'v>(fields: &'v Fields<'_>) -> Vec<(&'v str, &'v str)> {
+    let text = |(name, value): &'v (std::borrow::Cow<'_, str>, Value<'_>)| match value {
+        Value::Text(text) => Some((&**name, &**text)),
+        Value::Not(_) => None,
+    };
+    fields.0.iter().filter_map(text).collect()
+}
+
+fn context<'v>(visit: &'v VisitRequest<'_>) -> Option<VisitContext<'v>> {
+    let text = |value: &'v Option<Text<'_>>| value.as_ref().map(|Text(text)| &**text);
+    let context = VisitContext {
+        url: visit.page.as_ref().and_then(|page| text(&page.url)),
+        referrer: visit.page.as_ref().and_then(|page| text(&page.referrer)),
+        mbox: text(&visit.mbox),
+        parameters: texts(&visit.parameters),
+        order: visit.order.as_ref().map(|order| Order {
+            id: &order.id.0,
+            total: order.total,
+            product_ids: order.product_ids.iter().map(|Text(id)| &**id).collect(),
+        }),
+        user_agent: text(&visit.user_agent),
+    };
+    (context != VisitContext::default()).then_some(context)
+}
+
+/// The reply to a single visit.
+fn one<L: EventLog>(
+    app: &App<L>,
+    mut sent: Vec<Sent>,
+    mut answers: Vec<Result<Answer, SubmitError>>,
+) -> Result<Response, Refusal> {
+    let Some(Sent { slot, addresses }) = sent.pop() else { return Err(Refusal::new(400, "the body has no visit")) };
+    slot?;
+    // The call had room for exactly this one.
+    let answer = answers.swap_remove(0).inspect_err(|_| app.meters.visits_failed.increment(1))?;
+    let mut out = Vec::with_capacity(96 + answer.profile.as_ref().map_or(0, Vec::len));
+    out.extend_from_slice(b"{\"status\":\"accepted\"");
+    accepted(app, &mut out, &addresses, &answer);
+    out.push(b'}');
+    Ok(json_reply(out))
+}
+
+/// The reply to a list: a result for each, in order.
+fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent>, answers: Vec<Result<Answer, SubmitError>>) -> Response {
+    let mut results = Vec::with_capacity(sent.len() * 64);
+    let (mut count, mut worst) = (0, None::<Refusal>);
+    let total = sent.len();
+    for (index, Sent { slot, addresses }) in sent.into_iter().enumerate() {
+        if index > 0 {
+            results.push(b',');
+        }
+        results.extend_from_slice(format!("{{\"index\":{index},\"status\":").as_bytes());
+        let answer = match slot {
+            Err(refusal) => Err(refusal),
+            Ok(slot) => match &answers[slot] {
+                Ok(answer) => Ok(answer),
+                Err(error) => {
+                    let refusal = Refusal::from(error.clone());
+                    app.meters.visits_failed.increment(1);
+                    worst.get_or_insert_with(|| refusal.clone());
+                    Err(refusal)
+                }
+            },
+        };
+        match answer {
+            Ok(answer) => {
+                count += 1;
+                results.extend_from_slice(b"\"accepted\"");
+                accepted(app, &mut results, &addresses, answer);
+            }
+            Err(refusal) => {
+                results.extend_from_slice(b"\"refused\",\"error\":");
+                let mut error = refusal.details();
+                error.insert("status".into(), refusal.status.into());
+                error.insert("message".into(), refusal.message.into_owned().into());
+                results.extend_from_slice(serde_json::Value::Object(error).to_string().as_bytes());
+            }
+        }
+        results.push(b'}');
+    }
+    app.meters.visits_refused.increment((total - count) as u64);
+    // Nothing at all could be stored: the caller should come back with the whole call.
+    if let (0, Some(refusal)) = (count, worst) {
+        return refusal.response(Family::Native);
+    }
+    let mut out = format!("{{\"accepted\":{count},\"refused\":{},\"results\":[", total - count).into_bytes();
+    out.append(&mut results);
+    out.extend_from_slice(b"]}");
+    json_reply(out)
+}
+
+/// The ids of an accepted visit, a warning if there is one, and the profile if it was asked for.
+fn accepted<L: EventLog>(app: &App<L>, out: &mut Vec<u8>, addresses: &[AddressBuf], answer: &Answer) {
+    let Outcome::Visit(visit) = &answer.outcome else { return };
+    if visit.duplicate { &app.meters.visits_duplicate } else { &app.meters.visits_accepted }.increment(1);
+    for address in addresses {
+        let (kind, id) = address.as_address().parts();
+        if matches!(kind, Kind::Customer(_)) {
+            continue;
+        }
+        out.push(b',');
+        write::string(out, kind.field());
+        out.push(b':');
+        write::string(out, visit.first_tnt_id.as_deref().unwrap_or(id));
+    }
+    if visit.attributes_refused {
+        out.extend_from_slice(b",\"warning\":{\"field\":\"profile\",\"message\":");
+        write::string(
+            out,
+            "the profile would exceed 64 KB or 1,000 attributes: the visit was counted, its attributes were not stored",
+        );
+        out.push(b'}');
+    }
+    if let Some(profile) = &answer.profile {
+        out.extend_from_slice(b",\"profile\":");
+        out.extend_from_slice(profile);
+    }
+}
+
+fn json_reply(body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,63 @@
+//! The edge as the binary sees it: open, hand out the router, close.
+
+use std::sync::Arc;
+
+use cameo_eventlog::EventLog;
+use cameo_profile::Event;
+use cameo_profile::event::ClientSettings;
+
+use crate::api::{self, App};
+use crate::config::EdgeConfig;
+use crate::metrics::ApiMeters;
+use crate::replica::{OpenError, Replica};
+
+/// A running edge.
+pub struct Edge<L: EventLog> {
+    app: Arc<App<L>>,
+}
+
+impl<L: EventLog> Edge<L> {
+    /// Recovers the replica (blocking this thread) and brings the clients' settings into the log.
+    ///
+    /// # Errors
+    /// When the checkpoint or the log cannot be used; the error names file, partition and position.
+    pub async fn open(config: EdgeConfig, log: Arc<L>) -> Result<Self, OpenError> {
+        let replica = Arc::new(Replica::open(&config, log)?);
+        settle_lifetimes(&config, &replica).await?;
+        Ok(Self { app: Arc::new(App { replica, config, meters: ApiMeters::new() }) })
+    }
+
+    /// The HTTP API.
+    pub fn router(&self) -> axum::Router {
+        api::router(Arc::clone(&self.app))
+    }
+
+    /// The replica, for the gateway's ledger.
+    #[must_use]
+    pub fn replica(&self) -> Arc<Replica<L>> {
+        Arc::clone(&self.app.replica)
+    }
+
+    /// Appends what is pending, applies it, and writes a last checkpoint.
+    pub async fn close(&self) {
+        let replica = self.replica();
+        // A panic in there has been reported by the panic hook.
+        let _ = tokio::task::spawn_blocking(move || replica.close()).await;
+    }
+}
+
+/// The fold knows lifetimes only by the log, so that every replica ends profiles alike.
+async fn settle_lifetimes<L: EventLog>(config: &EdgeConfig, replica: &Replica<L>) -> Result<(), OpenError> {
+    for client in config.clients.iter() {
+        let code = client.code.as_str();
+        let failed = |source| OpenError::Settings { client: client.code.clone(), source };
+        for partition in replica.partitions().iter() {
+            let held = replica.read(partition, |state, _| state.lifetime_days(code)).map_err(failed)?;
+            if held != client.lifetime_days {
+                let event = Event::ClientSettings(ClientSettings { client: code, lifetime_days: client.lifetime_days });
+                replica.submit(partition, &event).await.map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,421 @@
+//! A replica: every partition of the log folded into memory, checkpoints on disk, and the way to append and wait.
+//!
+//! Threads: `appliers` own the partitions (p belongs to applier p mod N) and are the only ones that change state; the
+//! appender of `cameo-eventlog` has a thread of its own; `upkeep` writes checkpoints, sweeps and trims. Readers take a
+//! partition's read lock (ADR 0002).
+
+mod apply;
+mod call;
+mod checkpoint;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::fmt;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use cameo_eventlog::frame::Lineage;
+use cameo_eventlog::{AppendError, Appender, AppenderOptions, EventLog};
+use cameo_profile::{ClientCode, Event, LogTime, Outcome, Partition, PartitionCount, PartitionState, Position};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use crate::config::EdgeConfig;
+use crate::metrics::ReplicaMeters;
+
+pub use call::{Answer, AnswerResult, Render};
+pub use checkpoint::CheckpointError;
+
+use call::{Call, EventTicket};
+use checkpoint::Checkpoint;
+
+/// Why an event was not applied, by what the caller should do next.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Too much is under way. Nothing was stored; try again soon.
+    #[error("too many events are waiting to be stored; try again in a moment")]
+    Busy,
+    /// The disk is full. Nothing was stored; it works again by itself when there is room.
+    #[error("the storage is full; nothing was stored, and it works again when there is room")]
+    StorageFull,
+    /// The log or the replica cannot take it. Nothing was stored; safe to try again.
+    #[error("nothing was stored: {0}")]
+    Unavailable(String),
+    /// Nobody knows whether it was stored: only a retry with the same event id is safe.
+    #[error("the outcome is unknown ({0}); retry with the same eventId")]
+    Unknown(String),
+    /// The event is larger than the log takes.
+    #[error("the event takes {bytes} bytes; the limit is {limit}")]
+    TooLarge {
+        /// Encoded size.
+        bytes: usize,
+        /// Most allowed.
+        limit: usize,
+    },
+}
+
+impl From<AppendError> for SubmitError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::StorageFull => Self::StorageFull,
+            AppendError::Unavailable(why) => Self::Unavailable(why.to_string()),
+            AppendError::Unknown(why) => Self::Unknown(why.to_string()),
+        }
+    }
+}
+
+impl From<cameo_eventlog::SubmitError> for SubmitError {
+    fn from(error: cameo_eventlog::SubmitError) -> Self {
+        match error {
+            cameo_eventlog::SubmitError::Full => Self::Busy,
+            cameo_eventlog::SubmitError::StorageFull => Self::StorageFull,
+            cameo_eventlog::SubmitError::Closed => Self::Unavailable("the server is shutting down".into()),
+            cameo_eventlog::SubmitError::TooLarge { bytes, limit } => Self::TooLarge { bytes, limit },
+        }
+    }
+}
+
+/// Why a replica cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The checkpoint is damaged, of another log, or ahead of this one.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A partition stopped while it caught up with the log.
+    #[error("partition {partition} cannot be replayed: {halt}")]
+    Halted {
+        /// Which.
+        partition: Partition,
+        /// Where and why.
+        halt: Halt,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+    /// The appender could not be started.
+    #[error(transparent)]
+    Appender(#[from] cameo_eventlog::appender::StartError),
+    /// A client's settings could not be written to the log.
+    #[error("the settings of client {client} could not be stored")]
+    Settings {
+        /// Whose.
+        client: ClientCode,
+        /// Why.
+        source: SubmitError,
+    },
+}
+
+/// Why and where a partition stopped for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Halt {
+    /// The frame it could not take; `None` when the log itself could not be read on.
+    pub position: Option<Position>,
+    /// What is wrong, for people.
+    pub reason: String,
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.position {
+            Some(position) => write!(f, "position {position}: {}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
+/// The state of a partition with its place in the log.
+#[derive(Debug, Default)]
+struct Folded {
+    fold: PartitionState,
+    lineage: Lineage,
+    position: Position,
+    at: LogTime,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    state: RwLock<Folded>,
+    halted: OnceLock<Halt>,
+}
+
+struct Inner<L: EventLog> {
+    log: Arc<L>,
+    slots: Box<[Slot]>,
+    appender: Appender<EventTicket>,
+    /// Told after every batch of frames and at every halt.
+    applied: Notify,
+    /// Turns true when the replica closes.
+    closing: watch::Sender<bool>,
+    checkpoint_failing: AtomicBool,
+    meters: ReplicaMeters,
+}
+
+impl<L: EventLog> Inner<L> {
+    fn halt(&self, partition: Partition, halt: Halt) {
+        tracing::error!(log.partition = partition.0, log.halt = %halt, "the partition has stopped");
+        // The first reason is the one that counts.
+        let _ = self.slots[partition.index()].halted.set(halt);
+        self.meters.halted_partitions.increment(1.0);
+    }
+
+    async fn closed(&self) {
+        // The sender lives as long as `self`, so this only returns when it says so.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+}
+
+/// Every partition of a log, in memory.
+pub struct Replica<L: EventLog> {
+    inner: Arc<Inner<L>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// How a replica is doing, for `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Frames in the log that are not applied yet.
+    pub lag_frames: u64,
+    /// Partitions that stopped for good.
+    pub halted: Vec<(Partition, Halt)>,
+    /// The last checkpoint could not be written.
+    pub checkpoint_failing: bool,
+}
+
+impl<L: EventLog> Replica<L> {
+    /// Loads the checkpoint, replays the tail of the log, and follows it from then on. Blocks until it has caught up
+    /// with what was in the log at the start.
+    ///
+    /// # Errors
+    /// When the checkpoint does not fit the log, or the log cannot be replayed; names file, partition and position.
+    pub fn open(config: &EdgeConfig, log: Arc<L>) -> Result<Self, OpenError> {
+        let (checkpoint, folded) = Checkpoint::open(config.checkpoint_dir.clone(), &*log)?;
+        let appender = Appender::start(Arc::clone(&log), AppenderOptions::default())?;
+        let slots = folded.into_iter().map(|state| Slot { state: RwLock::new(state), halted: OnceLock::new() });
+        let inner = Arc::new(Inner {
+            slots: slots.collect(),
+            appender,
+            applied: Notify::new(),
+            closing: watch::Sender::new(false),
+            checkpoint_failing: AtomicBool::new(false),
+            meters: ReplicaMeters::new(),
+            log,
+        });
+        let replica = Self { inner, threads: Mutex::new(Vec::new()) };
+        replica.start_appliers()?;
+        replica.catch_up()?;
+        let upkeep = upkeep::Upkeep::new(Arc::clone(&replica.inner), checkpoint, config);
+        replica.spawn("replica-upkeep".into(), move || upkeep.run())?;
+        Ok(replica)
+    }
+
+    fn start_appliers(&self) -> Result<(), OpenError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = cores.min(self.inner.slots.len());
+        for n in 0..count {
+            let partitions: Vec<_> =
+                self.partitions().iter().filter(|partition| partition.index() % count == n).collect();
+            let inner = Arc::clone(&self.inner);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(OpenError::Thread)?;
+            self.spawn(format!("applier-{n}"), move || runtime.block_on(apply::run(inner, partitions)))?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+        let thread = std::thread::Builder::new().name(name).spawn(body).map_err(OpenError::Thread)?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Waits until everything that is in the log now has been applied.
+    fn catch_up(&self) -> Result<(), OpenError> {
+        let targets: Vec<_> = self.partitions().iter().map(|p| (p, self.inner.log.last(p))).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(OpenError::Thread)?;
+        let caught_up = async {
+            for (partition, target) in targets {
+                self.applied_to(partition, target).await.map_err(|halt| OpenError::Halted { partition, halt })?;
+            }
+            Ok(())
+        };
+        // On a thread of its own, as the caller may be inside a runtime.
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(move || runtime.block_on(caught_up));
+            waiting.join().unwrap_or_else(|_| Err(OpenError::Thread(std::io::Error::other("the thread panicked"))))
+        })
+    }
+
+    async fn applied_to(&self, partition: Partition, target: Position) -> Result<(), Halt> {
+        let slot = &self.inner.slots[partition.index()];
+        loop {
+            let mut applied = std::pin::pin!(self.inner.applied.notified());
+            applied.as_mut().enable();
+            if let Some(halt) = slot.halted.get() {
+                return Err(halt.clone());
+            }
+            if slot.state.read().position >= target {
+                return Ok(());
+            }
+            applied.await;
+        }
+    }
+
+    /// P of the log.
+    #[must_use]
+    pub fn partitions(&self) -> PartitionCount {
+        self.inner.log.partitions()
+    }
+
+    /// What the log would stamp now.
+    #[must_use]
+    pub fn now(&self) -> LogTime {
+        self.inner.log.now()
+    }
+
+    /// Reads a partition as it is now.
+    ///
+    /// # Errors
+    /// When the partition has stopped.
+    pub fn read<R>(
+        &self,
+        partition: Partition,
+        read: impl FnOnce(&PartitionState, LogTime) -> R,
+    ) -> Result<R, SubmitError> {
+        self.check(partition)?;
+        let state = self.inner.slots[partition.index()].state.read();
+        Ok(read(&state.fold, self.inner.log.now()))
+    }
+
+    fn check(&self, partition: Partition) -> Result<(), SubmitError> {
+        match self.inner.slots[partition.index()].halted.get() {
+            None => Ok(()),
+            Some(halt) => Err(apply::halted_error(partition, halt).into()),
+        }
+    }
+
+    /// Appends one event and waits until it has been applied here.
+    ///
+    /// # Errors
+    /// Says whether it may have been stored all the same.
+    pub async fn submit(&self, partition: Partition, event: &Event<'_>) -> Result<Outcome, SubmitError> {
+        self.submit_rendered(partition, event, None).await.map(|answer| answer.outcome)
+    }
+
+    /// As [`Self::submit`]; with `render`, the answer has the profile as it was right after the event.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn submit_rendered(
+        &self,
+        partition: Partition,
+        event: &Event<'_>,
+        render: Option<Render>,
+    ) -> Result<Answer, SubmitError> {
+        let mut calls = self.start_call(1);
+        calls.add(partition, event, render);
+        let mut answers = calls.wait().await;
+        answers.pop().unwrap_or_else(|| Err(SubmitError::Unknown("no answer".into())))
+    }
+
+    /// Starts a call of up to `events` events, which go into the log together as far as their partitions allow.
+    #[must_use]
+    pub fn start_call(&self, events: usize) -> PendingCall<'_, L> {
+        PendingCall { replica: self, call: Call::new(events), refused: vec![None; events], added: 0 }
+    }
+
+    /// How it is doing.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let mut health = Health {
+            lag_frames: 0,
+            halted: Vec::new(),
+            checkpoint_failing: self.inner.checkpoint_failing.load(Ordering::Relaxed),
+        };
+        for (partition, slot) in self.partitions().iter().zip(&self.inner.slots) {
+            let applied = slot.state.read().position;
+            health.lag_frames += self.inner.log.last(partition).0.saturating_sub(applied.0);
+            health.halted.extend(slot.halted.get().map(|halt| (partition, halt.clone())));
+        }
+        health
+    }
+
+    /// A digest of every partition's state with the position it stands at; equal on every replica of the log.
+    #[must_use]
+    pub fn digests(&self) -> Vec<(Position, u128)> {
+        let digest = |slot: &Slot| {
+            let state = slot.state.read();
+            (state.position, state.fold.digest(state.at))
+        };
+        self.inner.slots.iter().map(digest).collect()
+    }
+
+    /// Appends what is pending, applies it, writes a last checkpoint, and ends the threads. Blocks.
+    pub fn close(&self) {
+        if *self.inner.closing.borrow() {
+            return;
+        }
+        self.inner.appender.close();
+        if let Err(error) = self.catch_up() {
+            tracing::error!(error = %apply::describe(&error), "could not apply everything before closing");
+        }
+        self.inner.closing.send_replace(true);
+        for thread in self.threads.lock().drain(..) {
+            // A panic has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<L: EventLog> Drop for Replica<L> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Events of one request on their way.
+pub struct PendingCall<'r, L: EventLog> {
+    replica: &'r Replica<L>,
+    call: Arc<Call>,
+    /// Why an event was not even taken, by slot.
+    refused: Vec<Option<SubmitError>>,
+    added: usize,
+}
+
+impl<L: EventLog> PendingCall<'_, L> {
+    /// Encodes an event into its partition's next frame. Answers come in the order of the calls.
+    pub fn add(&mut self, partition: Partition, event: &Event<'_>, render: Option<Render>) {
+        let slot = self.added;
+        self.added += 1;
+        let ticket = EventTicket::new(&self.call, slot, render);
+        let refused = match self.replica.check(partition) {
+            Err(error) => Some((error, ticket)),
+            Ok(()) => {
+                let submitted = self.replica.inner.appender.submit(partition, |out| event.encode(out), Some(ticket));
+                submitted.err().and_then(|(error, ticket)| Some((error.into(), ticket?)))
+            }
+        };
+        if let Some((error, ticket)) = refused {
+            self.refused[slot] = Some(error);
+            ticket.answer(Err(AppendError::Unavailable("refused".into())));
+        }
+    }
+
+    /// Waits until every event has been applied or refused.
+    pub async fn wait(mut self) -> Vec<Result<Answer, SubmitError>> {
+        for slot in self.added..self.refused.len() {
+            EventTicket::new(&self.call, slot, None).answer(Err(AppendError::Unavailable("never added".into())));
+        }
+        let answers = self.call.wait().await;
+        let refused = self.refused.drain(..);
+        answers.into_iter().zip(refused).map(|(answer, refused)| refused.map_or(answer.map_err(Into::into), Err)).collect()
+    }
+}
+
+/// How often the sweeper looks for ended profiles. Ours: a look reads every profile of a partition once.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Ended profiles freed at one go, under the partition's lock. Ours: some milliseconds.
+const SWEEP_BUDGET: usize = 20_000;
+

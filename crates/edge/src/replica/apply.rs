@@ -1,0 +1,143 @@
+//! The applier: takes frames from the log and folds them into the partitions it owns. The only writer of state.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cameo_eventlog::frame::{Admit, Frame};
+use cameo_eventlog::{AppendError, EventLog, LogReader, StoredFrame};
+use cameo_profile::{Address, Event, LogTime, Outcome, Partition, PartitionState};
+
+use super::call::{Answer, EventTicket};
+use super::{Folded, Halt, Inner};
+
+/// Runs until the replica closes or the log cannot be read on.
+pub(super) async fn run<L: EventLog>(inner: Arc<Inner<L>>, partitions: Vec<Partition>) {
+    let from = partitions.iter().map(|&p| (p, inner.slots[p.index()].state.read().position)).collect();
+    let mut reader = inner.log.reader(from);
+    loop {
+        let batch = tokio::select! {
+            batch = reader.next_batch() => batch,
+            () = inner.closed() => return,
+        };
+        match batch {
+            Ok(frames) => {
+                for frame in &frames {
+                    apply(&inner, frame);
+                }
+                // One wake-up a batch for whoever waits for a position.
+                inner.applied.notify_waiters();
+            }
+            Err(error) => {
+                for &partition in &partitions {
+                    inner.halt(partition, Halt { position: None, reason: describe(&error) });
+                }
+                inner.applied.notify_waiters();
+                return;
+            }
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn apply<L: EventLog>(inner: &Inner<L>, stored: &StoredFrame) {
+    let slot = &inner.slots[stored.partition.index()];
+    if slot.halted.get().is_some() {
+        // Its tickets are dropped, which answers them: nobody knows what became of the events.
+        if let Ok(frame) = Frame::decode(&stored.bytes) {
+            drop(inner.appender.take_tickets(frame.header()));
+        }
+        return;
+    }
+    let began = Instant::now();
+    let mut answers = Vec::new();
+    {
+        let mut state = slot.state.write();
+        if let Err(reason) = fold(inner, &mut state, stored, &mut answers) {
+            // Under the lock: a state of no position must never reach a checkpoint.
+            inner.halt(stored.partition, Halt { position: Some(stored.position), reason });
+            return;
+        }
+    }
+    for (ticket, answer) in answers {
+        ticket.answer(Ok(answer));
+    }
+    inner.meters.apply_seconds.record(began.elapsed().as_secs_f64());
+}
+
+fn fold<L: EventLog>(
+    inner: &Inner<L>,
+    state: &mut Folded,
+    stored: &StoredFrame,
+    answers: &mut Vec<(EventTicket, Answer)>,
+) -> Result<(), String> {
+    let frame = Frame::decode(&stored.bytes).map_err(|error| describe(&error))?;
+    if frame.header().partition != stored.partition {
+        return Err(format!("the frame was made for partition {}", frame.header().partition));
+    }
+    let mut tickets = inner.appender.take_tickets(frame.header()).unwrap_or_default().into_iter();
+    match state.lineage.admit(frame.header(), frame.digest(), stored.at) {
+        Admit::New => {
+            for bytes in frame.events() {
+                let event = Event::decode(bytes).map_err(|error| describe(&error))?;
+                let outcome = state.fold.apply(stored.at, &event);
+                if let Some(ticket) = tickets.next().flatten() {
+                    let answer = answer(&state.fold, stored.at, &event, outcome, &ticket);
+                    answers.push((ticket, answer));
+                }
+            }
+        }
+        Admit::Seen => tracing::warn!(
+            log.partition = stored.partition.0,
+            log.position = stored.position.0,
+            "a frame stands in the log twice; the copy is dropped"
+        ),
+        Admit::Hole { expected, found } => {
+            return Err(format!("frames of an appender are missing: number {expected} should come, {found} came"));
+        }
+        Admit::BrokenDigest { expected, found } => {
+            return Err(format!("a frame follows {found:016x}, but {expected:016x} came before it"));
+        }
+    }
+    state.position = stored.position;
+    state.at = stored.at;
+    Ok(())
+}
+
+fn answer(state: &PartitionState, at: LogTime, event: &Event<'_>, outcome: Outcome, ticket: &EventTicket) -> Answer {
+    let profile = ticket.render.and_then(|render| {
+        let told_again;
+        let address = match (&outcome, event) {
+            (Outcome::Visit(visit), Event::Visit(event)) => match &visit.first_tnt_id {
+                Some(id) => {
+                    told_again = ["tnt:", id].concat();
+                    &told_again
+                }
+                None => event.home,
+            },
+            (_, Event::Update(event)) => event.address,
+            _ => return None,
+        };
+        let client = event.client();
+        let profile = state.profile(client, Address::from_canonical(address), at)?;
+        let mut bytes = Vec::with_capacity(1024);
+        render(client, &profile, &mut bytes);
+        Some(bytes)
+    });
+    Answer { outcome, profile }
+}
+
+/// The error that waits at a halted partition.
+pub(super) fn halted_error(partition: Partition, halt: &Halt) -> AppendError {
+    AppendError::Unavailable(format!("partition {partition} has stopped: {halt}").into())
+}

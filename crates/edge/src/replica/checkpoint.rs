@@ -1,0 +1,225 @@
+//! Checkpoints: a partition's pairs and its place in the log, in one local fjall database, written atomically.
+//!
+//! ```text
+//! key                                     value
+//! partition (u16, big-endian) 0 'm'       MessagePack array: format, log id, position, log time, lineage
+//! partition (u16, big-endian) pair key    pair value (cameo-profile, state/stored.rs)
+//! ```
+//! The database is reopened after a failed write: a full disk poisons it, and it must work again when there is room.
+
+use std::path::{Path, PathBuf};
+
+use cameo_eventlog::frame::Lineage;
+use cameo_eventlog::{EventLog, LogId};
+use cameo_profile::state::Changes;
+use cameo_profile::{LogTime, Partition, Position};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use serde::{Deserialize, Serialize};
+
+use super::Folded;
+
+/// Format of the mark; the pairs have a version of their own.
+const FORMAT: u8 = 1;
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The database does not open or read.
+    #[error("the checkpoint in {} cannot be read", dir.display())]
+    Database {
+        /// Its directory.
+        dir: PathBuf,
+        /// What the database said.
+        source: fjall::Error,
+    },
+    /// A record is not what was written.
+    #[error("the checkpoint in {}, partition {partition}, is damaged: {reason}", dir.display())]
+    Damaged {
+        /// Its directory.
+        dir: PathBuf,
+        /// Which partition.
+        partition: Partition,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It was made of another log.
+    #[error(
+        "the checkpoint in {} is of log {found}, partition {partition} at position {position}; this log is {expected}",
+        dir.display()
+    )]
+    OtherLog {
+        /// Its directory.
+        dir: PathBuf,
+        /// Which partition.
+        partition: Partition,
+        /// Its position.
+        position: Position,
+        /// The log it was made of.
+        found: LogId,
+        /// The log that was opened.
+        expected: LogId,
+    },
+    /// The log ends before the checkpoint: acknowledged frames are missing from it.
+    #[error(
+        "the checkpoint in {} is ahead of its log: partition {partition} is at position {position}, but the log ends at \
+         {last}; frames that were acknowledged are missing from the log",
+        dir.display()
+    )]
+    AheadOfLog {
+        /// Its directory.
+        dir: PathBuf,
+        /// Which partition.
+        partition: Partition,
+        /// Its position.
+        position: Position,
+        /// The last one of the log.
+        last: Position,
+    },
+    /// The log starts after the checkpoint: what lies between was trimmed.
+    #[error(
+        "the checkpoint in {}, partition {partition}, is at position {position}, but the log starts at {first}: what \
+         lies between was trimmed away",
+        dir.display()
+    )]
+    BehindLog {
+        /// Its directory.
+        dir: PathBuf,
+        /// Which partition.
+        partition: Partition,
+        /// Its position.
+        position: Position,
+        /// The first one of the log.
+        first: Position,
+    },
+}
+
+/// A partition's place in the log.
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    format: u8,
+    log: u128,
+    position: u64,
+    at_ms: u64,
+    lineage: Vec<u8>,
+}
+
+const MARK: [u8; 2] = [0, b'm'];
+
+fn key(partition: Partition, rest: &[u8]) -> Vec<u8> {
+    [&partition.0.to_be_bytes()[..], rest].concat()
+}
+
+/// What is taken from a partition under its lock, to be written without it.
+pub(super) struct Taken {
+    pub(super) partition: Partition,
+    pub(super) changes: Changes,
+    pub(super) position: Position,
+    pub(super) at: LogTime,
+    pub(super) lineage: Vec<u8>,
+}
+
+/// The database.
+pub(super) struct Checkpoint {
+    dir: PathBuf,
+    log: LogId,
+    /// `None` after a failure, until it could be reopened.
+    open: Option<(Database, Keyspace)>,
+}
+
+fn open_database(dir: &Path) -> fjall::Result<(Database, Keyspace)> {
+    // One worker: checkpoints run beside the hot path and must leave it the cores.
+    let database = Database::builder(dir).worker_threads(1).open()?;
+    let pairs = database.keyspace("state", KeyspaceCreateOptions::default)?;
+    Ok((database, pairs))
+}
+
+impl Checkpoint {
+    /// Opens the database and reads every partition; a missing one starts empty.
+    pub(super) fn open<L: EventLog>(dir: PathBuf, log: &L) -> Result<(Self, Vec<Folded>), CheckpointError> {
+        let unreadable = |source| CheckpointError::Database { dir: dir.clone(), source };
+        let (database, pairs) = open_database(&dir).map_err(unreadable)?;
+        let read = |partition| read(&dir, &pairs, log, partition);
+        let folded = log.partitions().iter().map(read).collect::<Result<_, _>>()?;
+        Ok((Self { dir, log: log.id(), open: Some((database, pairs)) }, folded))
+    }
+
+    /// Writes what was taken from one partition, all or nothing. Not yet durable: see [`Self::persist`].
+    pub(super) fn write(&mut self, taken: &Taken) -> fjall::Result<()> {
+        let (database, pairs) = self.database()?;
+        let mut batch = database.batch();
+        for pair in &taken.changes.deletes {
+            batch.remove(&pairs, key(taken.partition, pair));
+        }
+        for (pair, value) in &taken.changes.puts {
+            batch.insert(&pairs, key(taken.partition, pair), value.as_slice());
+        }
+        let mark = Mark {
+            format: FORMAT,
+            log: self.log.0,
+            position: taken.position.0,
+            at_ms: taken.at.0,
+            lineage: taken.lineage.clone(),
+        };
+        let mark = rmp_serde::to_vec(&mark).expect("plain data always encodes into memory");
+        batch.insert(&pairs, key(taken.partition, &MARK), mark);
+        let written = batch.commit();
+        if written.is_err() {
+            self.open = None;
+        }
+        written
+    }
+
+    /// Makes what was written durable.
+    pub(super) fn persist(&mut self) -> fjall::Result<()> {
+        let done = self.database()?.0.persist(PersistMode::SyncData);
+        if done.is_err() {
+            self.open = None;
+        }
+        done
+    }
+
+    fn database(&mut self) -> fjall::Result<(Database, Keyspace)> {
+        if let Some(open) = &self.open {
+            return Ok(open.clone());
+        }
+        let open = open_database(&self.dir)?;
+        self.open = Some(open.clone());
+        Ok(open)
+    }
+}
+
+fn read<L: EventLog>(dir: &Path, pairs: &Keyspace, log: &L, partition: Partition) -> Result<Folded, CheckpointError> {
+    let dir = dir.to_owned();
+    let unreadable = |source| CheckpointError::Database { dir: dir.clone(), source };
+    let damaged = |reason: String| CheckpointError::Damaged { dir: dir.clone(), partition, reason };
+    let mut folded = Folded::default();
+    let (last, first) = (log.last(partition), log.first(partition));
+    if let Some(mark) = pairs.get(key(partition, &MARK)).map_err(unreadable)? {
+        let mark: Mark = rmp_serde::from_slice(&mark).map_err(|error| damaged(error.to_string()))?;
+        if mark.format != FORMAT {
+            return Err(damaged(format!("its format is {}, this version reads {FORMAT}", mark.format)));
+        }
+        folded.position = Position(mark.position);
+        folded.at = LogTime(mark.at_ms);
+        folded.lineage = Lineage::decode(&mark.lineage).map_err(|error| damaged(error.to_string()))?;
+        let position = folded.position;
+        if LogId(mark.log) != log.id() {
+            let (found, expected) = (LogId(mark.log), log.id());
+            return Err(CheckpointError::OtherLog { dir, partition, position, found, expected });
+        }
+        if position > last {
+            return Err(CheckpointError::AheadOfLog { dir, partition, position, last });
+        }
+    }
+    if folded.position.next() < first {
+        return Err(CheckpointError::BehindLog { dir, partition, position: folded.position, first });
+    }
+    for pair in pairs.prefix(partition.0.to_be_bytes()) {
+        let (found, value) = pair.into_inner().map_err(unreadable)?;
+        let rest = found.get(2..).unwrap_or_default();
+        if rest != MARK {
+            folded.fold.restore(rest, &value).map_err(|error| damaged(error.to_string()))?;
+        }
+    }
+    Ok(folded)
+}

@@ -1,0 +1,165 @@
+//! The thread beside the hot path: checkpoints, the sweeper, trimming of the log, and gauges.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use cameo_eventlog::EventLog;
+use cameo_profile::{LogTime, Partition, Position};
+
+use super::checkpoint::{Checkpoint, Taken};
+use super::{Inner, SWEEP_BUDGET, SWEEP_EVERY, apply};
+use crate::config::EdgeConfig;
+
+/// How often gauges are renewed.
+const GAUGES_EVERY: Duration = Duration::from_secs(1);
+/// How often the log is asked to trim. Ours: a segment more or less for some minutes does not matter.
+const TRIM_EVERY: Duration = Duration::from_secs(300);
+
+pub(super) struct Upkeep<L: EventLog> {
+    inner: Arc<Inner<L>>,
+    checkpoint: Checkpoint,
+    every: Duration,
+    retention: Duration,
+    /// Position of each partition in the last durable checkpoint.
+    saved: Vec<Position>,
+    last_checkpoint: Instant,
+}
+
+impl<L: EventLog> Upkeep<L> {
+    pub(super) fn new(inner: Arc<Inner<L>>, checkpoint: Checkpoint, config: &EdgeConfig) -> Self {
+        // Nothing is known to be saved before the first checkpoint of this run, so the first trim waits for it.
+        let saved = vec![Position::START; inner.slots.len()];
+        Self {
+            inner,
+            checkpoint,
+            every: config.checkpoint_every,
+            retention: config.retention,
+            saved,
+            last_checkpoint: Instant::now(),
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
+            tracing::error!("no runtime for upkeep: there will be no checkpoints");
+            return;
+        };
+        runtime.block_on(async {
+            let (mut sweep, mut trim) = (Instant::now(), Instant::now());
+            loop {
+                let closing = tokio::time::timeout(GAUGES_EVERY.min(self.every), self.inner.closed()).await.is_ok();
+                if closing || self.last_checkpoint.elapsed() >= self.every {
+                    self.write_checkpoint();
+                }
+                if closing {
+                    return;
+                }
+                if sweep.elapsed() >= SWEEP_EVERY {
+                    self.sweep();
+                    sweep = Instant::now();
+                }
+                if trim.elapsed() >= TRIM_EVERY {
+                    self.trim().await;
+                    trim = Instant::now();
+                }
+                self.gauges();
+            }
+        });
+    }
+
+    /// Saves every partition that moved; on failure its changes count as unsaved again.
+    fn write_checkpoint(&mut self) {
+        let began = Instant::now();
+        let mut written = Vec::new();
+        let mut failure = None;
+        for partition in self.inner.log.partitions().iter() {
+            let Some(taken) = self.take(partition) else { continue };
+            let result = self.checkpoint.write(&taken);
+            written.push(taken);
+            if let Err(error) = result {
+                failure = Some(error);
+                break;
+            }
+        }
+        let failure = failure.or_else(|| if written.is_empty() { None } else { self.checkpoint.persist().err() });
+        let failing = failure.is_some();
+        if let Some(error) = failure {
+            for taken in written {
+                self.inner.slots[taken.partition.index()].state.write().fold.put_back(taken.changes);
+            }
+            self.inner.meters.checkpoint_failures.increment(1);
+            if !self.inner.checkpoint_failing.swap(true, Ordering::Relaxed) {
+                let error = apply::describe(&error);
+                tracing::error!(error, "a checkpoint could not be written; it is tried again, and the log is not trimmed");
+            }
+            // Not at once again: a full disk does not get better by trying harder.
+            self.last_checkpoint = Instant::now();
+            return;
+        }
+        for taken in &written {
+            self.saved[taken.partition.index()] = taken.position;
+        }
+        if self.inner.checkpoint_failing.swap(failing, Ordering::Relaxed) {
+            tracing::info!("checkpoints can be written again");
+        }
+        self.inner.meters.checkpoint_seconds.record(began.elapsed().as_secs_f64());
+        self.inner.meters.checkpointed_at.set(self.inner.log.now().0 as f64 / 1000.0);
+        self.last_checkpoint = Instant::now();
+    }
+
+    fn take(&self, partition: Partition) -> Option<Taken> {
+        let slot = &self.inner.slots[partition.index()];
+        if slot.halted.get().is_some() || slot.state.read().position == self.saved[partition.index()] {
+            return None;
+        }
+        let mut state = slot.state.write();
+        // Looked at again under the lock: a halt in the middle of a frame leaves a state of no position.
+        if slot.halted.get().is_some() {
+            return None;
+        }
+        Some(Taken {
+            partition,
+            changes: state.fold.take_changes(),
+            position: state.position,
+            at: state.at,
+            lineage: state.lineage.encode(),
+        })
+    }
+
+    fn sweep(&self) {
+        let now = self.inner.log.now();
+        let freed: usize = self.inner.slots.iter().map(|slot| slot.state.write().fold.sweep(now, SWEEP_BUDGET)).sum();
+        if freed > 0 {
+            tracing::debug!(profiles.freed = freed, "swept profiles that had ended");
+        }
+    }
+
+    async fn trim(&self) {
+        let older_than = LogTime(self.inner.log.now().0.saturating_sub(self.retention.as_millis() as u64));
+        let upto: Vec<_> = self.inner.log.partitions().iter().zip(self.saved.iter().copied()).collect();
+        match self.inner.log.trim(&upto, older_than).await {
+            Ok(trimmed) if trimmed.segments > 0 => {
+                tracing::info!(log.segments = trimmed.segments, log.bytes = trimmed.bytes, "trimmed the log");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error = apply::describe(&error), "the log could not be trimmed"),
+        }
+    }
+
+    fn gauges(&self) {
+        let meters = &self.inner.meters;
+        let (mut profiles, mut bytes, mut lag) = (0, 0, 0);
+        for (partition, slot) in self.inner.log.partitions().iter().zip(&self.inner.slots) {
+            let state = slot.state.read();
+            let stats = state.fold.stats();
+            profiles += stats.profiles;
+            bytes += stats.bytes;
+            lag += self.inner.log.last(partition).0.saturating_sub(state.position.0);
+        }
+        meters.profiles.set(profiles as f64);
+        meters.profile_bytes.set(bytes as f64);
+        meters.lag_frames.set(lag as f64);
+        meters.checkpoint_age.set(self.last_checkpoint.elapsed().as_secs_f64());
+    }
+}
