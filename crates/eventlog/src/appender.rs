@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 
 use crate::error::AppendError;
 use crate::frame::{AppenderId, FRAME_BYTES_MAX, FrameHeader, HEADER_BYTES, LINEAGE_SILENCE_MS};
-use crate::{BATCH_BYTES, EventLog, Partition, Position};
+use crate::{BATCH_BYTES, EventLog, LogTime, Partition, Position};
 
 use pending::{Chain, Draft, Pending, Ready, Registry, TooLarge};
 
@@ -366,12 +366,17 @@ impl<T: Ticket, L: EventLog> Worker<T, L> {
         let results = self.log.append(frames).await;
         let took = began.elapsed();
         outcome.settle();
-        self.settle(&written, results, took);
+        self.settle(&written, results, now, took);
         self.inner.pending_bytes.fetch_sub(group.event_bytes, Ordering::Relaxed);
     }
 
-    fn settle(&mut self, written: &[Written], results: Vec<Result<Position, AppendError>>, took: Duration) {
-        let at = self.log.now();
+    fn settle(
+        &mut self,
+        written: &[Written],
+        results: Vec<Result<Position, AppendError>>,
+        at: LogTime,
+        took: Duration,
+    ) {
         let sizes = metrics::histogram!("cameo_frame_bytes");
         let (mut appended, mut lost_track) = (0, false);
         // A log that answers for too few frames has told nothing about the others.

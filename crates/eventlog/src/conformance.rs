@@ -246,8 +246,10 @@ pub async fn large_frames<B: Backend>(backend: &B) {
 /// What no log can take is refused, and nothing of its group is written.
 pub async fn unfit_frames<B: Backend>(backend: &B) {
     let log = backend.create("unfit", count(2)).await;
-    let large = (P0, Bytes::from(vec![0; FRAME_BYTES_MAX + 1]));
-    for unfit in [large, frame(Partition(2), 1, 10)] {
+    let large = (P0, frame(P0, 1, FRAME_BYTES_MAX).1);
+    let elsewhere = (P0, frame(P1, 1, 10).1);
+    let rubbish = (P0, Bytes::from_static(b"rubbish"));
+    for unfit in [large, elsewhere, rubbish, frame(Partition(2), 1, 10)] {
         let results = log.append(vec![frame(P0, 1, 10), unfit]).await;
         assert!(results.iter().all(|result| matches!(result, Err(AppendError::Unavailable(_)))), "{results:?}");
     }

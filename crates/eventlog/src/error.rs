@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cameo_profile::{Partition, PartitionCount, Position};
 
-use crate::frame::FRAME_BYTES_MAX;
+use crate::frame;
 
 /// Why a frame has no position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,10 +41,15 @@ pub(crate) fn unfit(frames: &[(Partition, Bytes)], count: PartitionCount) -> Opt
     frames.iter().find_map(|(partition, bytes)| {
         if partition.0 >= count.get() {
             Some(format!("there is no partition {partition} among {}", count.get()))
-        } else if bytes.len() > FRAME_BYTES_MAX {
-            Some(format!("a frame of {} bytes is larger than {FRAME_BYTES_MAX}", bytes.len()))
         } else {
-            None
+            // What is not a frame would stop every reader, and the next start.
+            match frame::check(bytes) {
+                Err(error) => Some(format!("a frame is none: {error}")),
+                Ok((header, ..)) if header.partition != *partition => {
+                    Some(format!("a frame of partition {} is given as one of {partition}", header.partition))
+                }
+                Ok(_) => None,
+            }
         }
     })
 }

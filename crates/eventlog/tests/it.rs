@@ -79,8 +79,8 @@ async fn embedded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn embedded_read_from_disk_with_a_segment_per_group() {
-    run_all(&Embedded::new(1, 0, Durability::Buffered)).await;
+async fn embedded_read_from_disk_in_tiny_segments() {
+    run_all(&Embedded::new(1500, 0, Durability::Buffered)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,9 +93,11 @@ pub(super) fn save(dir: &Path, meta: &Meta) -> io::Result<()> {
 
 /// Creates the directory and takes its lock; it is free again when the file is dropped, however the process ends.
 pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
-    fs::create_dir_all(dir).map_err(IoError::at("create", dir))?;
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        sync_dir(parent).map_err(IoError::at("sync", parent))?;
+    if !dir.exists() {
+        fs::create_dir_all(dir).map_err(IoError::at("create", dir))?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_dir(parent).map_err(IoError::at("sync", parent))?;
+        }
     }
     let path: PathBuf = dir.join(LOCK);
     let file =

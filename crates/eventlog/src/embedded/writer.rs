@@ -1,7 +1,7 @@
 //! The one writer of the segment files: groups, rolling to the next file, and coming back from failures.
 //!
-//! After a failed **write** the group is incomplete on disk whatever happens next, so it was certainly not written;
-//! the file is shortened to its last good byte, at once or before the next append.
+//! After a failed **write** the file is shortened to its last good byte: then nothing was written, and the append says
+//! so. When that fails too, the outcome is unknown, and the log takes nothing until it succeeds.
 //!
 //! After a failed **sync** nothing can be read back to find out: the system may have dropped the unwritten pages and
 //! still show them as they should be. But all bytes up to the last good one were synced before, by a sync that
@@ -70,7 +70,9 @@ pub(super) struct Writer {
     /// Up to here the file is laid out; at least `end`.
     laid_out: u64,
     condition: Condition,
+    /// When it last asked, and what it learned.
     room: Option<(Instant, bool)>,
+    failing: bool,
     buffer: Vec<u8>,
 }
 
@@ -108,6 +110,7 @@ impl Writer {
             laid_out,
             condition: Condition::Good,
             room: None,
+            failing: false,
             buffer: vec![],
         })
     }
@@ -118,9 +121,22 @@ impl Writer {
         shared: &Shared,
         frames: &[(Partition, Bytes)],
     ) -> Result<Vec<Position>, AppendError> {
+        let result = self.try_append(shared, frames);
+        // Once when it begins to fail and once when that is over, however often it is tried between.
+        let failing = result.is_err();
+        if failing != std::mem::replace(&mut self.failing, failing) {
+            let file = self.file.path().display();
+            match &result {
+                Err(error) => tracing::error!(log.file = %file, %error, "the log does not take appends"),
+                Ok(_) => tracing::info!(log.file = %file, "the log takes appends again"),
+            }
+        }
+        result
+    }
+
+    fn try_append(&mut self, shared: &Shared, frames: &[(Partition, Bytes)]) -> Result<Vec<Position>, AppendError> {
         if self.condition != Condition::Good {
             self.repair().map_err(|error| self.refused("cannot be repaired after a failure", &error))?;
-            tracing::info!(log.file = %self.file.path().display(), "the log takes appends again");
         }
         self.check_room()?;
         if self.end >= self.segment_bytes && self.last_group.is_some() {
@@ -178,25 +194,25 @@ impl Writer {
 
     fn failed_write(&mut self, error: &io::Error) -> AppendError {
         self.condition = Condition::Dirty;
-        // If this fails too, the next append tries again.
-        let repaired = self.repair();
         if is_full(error) {
             self.room = Some((Instant::now(), false));
         }
-        if !is_full(error) || repaired.is_err() {
-            tracing::error!(log.file = %self.file.path().display(), error = %error, "an append to the log failed");
+        match self.repair() {
+            Ok(()) => self.refused("cannot be written", error),
+            Err(_) => self.unknown("was written in part at most", error),
         }
-        self.refused("cannot be written", error)
     }
 
     fn failed_sync(&mut self, error: &io::Error) -> AppendError {
         self.condition = Condition::Doubtful;
-        let path = self.file.path().display().to_string();
-        tracing::error!(log.file = %path, error = %error, "the log could not be made durable");
         match self.repair() {
             Ok(()) => self.refused("could not be made durable; the group was taken back", error),
-            Err(_) => AppendError::Unknown(format!("{path} could not be made durable: {error}").into()),
+            Err(_) => self.unknown("could not be made durable", error),
         }
+    }
+
+    fn unknown(&self, what: &str, error: &io::Error) -> AppendError {
+        AppendError::Unknown(format!("{} {what}: {error}", self.file.path().display()).into())
     }
 
     fn refused(&self, what: &str, error: &io::Error) -> AppendError {
@@ -242,16 +258,13 @@ impl Writer {
     fn check_room(&mut self) -> Result<(), AppendError> {
         let has_room = match self.room {
             Some((asked, has_room)) if asked.elapsed() < RESERVE_AGE => has_room,
-            before => {
+            _ => {
                 // Not being able to ask is no reason to refuse.
                 let has_room = self
                     .file
                     .free_space()
                     .is_ok_and(|(free, size)| free >= RESERVE_BYTES.min(size / 100 * RESERVE_PERCENT))
                     || self.file.free_space().is_err();
-                if !has_room && before.is_none_or(|(_, had_room)| had_room) {
-                    tracing::error!(log.dir = %self.dir.display(), "the file system of the log is full");
-                }
                 self.room = Some((Instant::now(), has_room));
                 has_room
             }
