@@ -130,7 +130,8 @@ impl StandaloneArgs {
             }
         };
         let clients = if self.clients.is_empty() {
-            let from_file: Vec<_> = file.clients.iter().map(|c| client(&c.code, c.lifetime_days)).collect::<Result<_, _>>()?;
+            let from_file: Vec<_> =
+                file.clients.iter().map(|c| client(&c.code, c.lifetime_days)).collect::<Result<_, _>>()?;
             if from_file.is_empty() { vec![client("demo", default_lifetime())?] } else { from_file }
         } else {
             self.clients.iter().map(|text| parse_client(text)).collect::<Result<_, _>>()?
@@ -249,9 +250,13 @@ mod tests {
         let none = StandaloneArgs::default;
         assert!(failure("lisen = 1", none()).contains("lisen"));
         assert!(failure("partitions = 2000", none()).contains("1 to 1024 partitions, not 2000"));
-        assert!(failure("", StandaloneArgs { clients: vec!["a:91".into()], ..none() }).contains("1 to 90 days, not 91"));
+        assert!(
+            failure("", StandaloneArgs { clients: vec!["a:91".into()], ..none() }).contains("1 to 90 days, not 91")
+        );
         assert!(failure("", StandaloneArgs { clients: vec!["a b".into()], ..none() }).contains("forbidden character"));
-        assert!(failure("", StandaloneArgs { clients: vec!["a".into(), "a".into()], ..none() }).contains("named twice"));
+        assert!(
+            failure("", StandaloneArgs { clients: vec!["a".into(), "a".into()], ..none() }).contains("named twice")
+        );
         assert!(failure("checkpoint_seconds = 0", none()).contains("1 to 3600"));
     }
 }

@@ -56,7 +56,7 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
     });
     let router = router(&edge)?;
     greet(&config, listener.local_addr().unwrap_or(config.listen));
-    cameo_edge::serve::serve(listener, router, stop()?).await;
+    cameo_http::serve::serve(listener, router, stop()?).await;
     edge.close().await;
     tracing::info!("stopped");
     Ok(())
@@ -66,7 +66,7 @@ fn router(edge: &Edge<EmbeddedLog>) -> anyhow::Result<Router> {
     let description = cameo_edge::openapi();
     let description = description.to_json().context("cannot write the OpenAPI description")?;
     let described = get(move || async move { ([("content-type", "application/json")], description) });
-    Ok(cameo_edge::with_fallbacks(edge.router().route("/openapi.json", described)))
+    Ok(cameo_http::with_fallbacks(edge.router().route("/openapi.json", described)))
 }
 
 /// Done at SIGTERM or SIGINT; a second one ends the process at once.

@@ -1,7 +1,7 @@
 //! The edge: profiles in memory, kept by folding the log, and the HTTP API that visits come in by and profiles go out.
 //!
 //! What it is: the [`Replica`] (apply, checkpoint, recover, read your writes), the visit and profile API
-//! ([`Edge::router`]), and [`serve`], which runs any router with the timeouts and limits that a public port needs.
+//! ([`Edge::router`]).
 //!
 //! What it is not: it does not order or store events (`cameo-eventlog`), does not know what an event does to a profile
 //! (`cameo-profile`), and takes no bulk files (`cameo-gateway`).
@@ -18,11 +18,8 @@ mod config;
 mod edge;
 mod metrics;
 pub mod replica;
-pub mod serve;
 
-pub use api::body;
 pub use api::openapi::openapi;
-pub use api::with_fallbacks;
 pub use config::{ClientConfig, Clients, EdgeConfig};
 pub use edge::Edge;
 pub use replica::{OpenError, Replica, SubmitError};

@@ -1,6 +1,8 @@
 //! The edge's metrics, looked up once: names carry their units (design §4).
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 /// Of a replica.
 pub(crate) struct ReplicaMeters {
@@ -20,7 +22,10 @@ impl ReplicaMeters {
         describe_histogram!("cameo_apply_seconds", "Time to fold one frame into its partition");
         describe_histogram!("cameo_checkpoint_seconds", "Time to write one checkpoint");
         describe_counter!("cameo_checkpoint_failures_total", "Checkpoints that could not be written");
-        describe_gauge!("cameo_checkpoint_timestamp_seconds", "When the last checkpoint was written, seconds since 1970");
+        describe_gauge!(
+            "cameo_checkpoint_timestamp_seconds",
+            "When the last checkpoint was written, seconds since 1970"
+        );
         describe_gauge!("cameo_checkpoint_age_seconds", "Age of the last checkpoint");
         describe_gauge!("cameo_profiles", "Profiles in memory");
         describe_gauge!("cameo_profile_bytes", "Bytes of profiles in memory, with their table");

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use cameo_eventlog::frame::Lineage;
 use cameo_eventlog::{AppendError, Appender, AppenderOptions, EventLog};
+use cameo_http::Refusal;
+use cameo_http::refusal::{RETRY_BUSY, RETRY_UNAVAILABLE};
 use cameo_profile::{ClientCode, Event, LogTime, Outcome, Partition, PartitionCount, PartitionState, Position};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -56,6 +58,19 @@ pub enum SubmitError {
         /// Most allowed.
         limit: usize,
     },
+}
+
+impl From<SubmitError> for Refusal {
+    fn from(error: SubmitError) -> Self {
+        let message = error.to_string();
+        let (status, retry_after, limit) = match error {
+            SubmitError::Busy => (429, Some(RETRY_BUSY), None),
+            SubmitError::StorageFull => (507, Some(RETRY_UNAVAILABLE), None),
+            SubmitError::Unavailable(_) | SubmitError::Unknown(_) => (503, Some(RETRY_UNAVAILABLE), None),
+            SubmitError::TooLarge { limit, .. } => (413, None, Some(limit)),
+        };
+        Self { retry_after, limit, ..Self::new(status, message) }
+    }
 }
 
 impl From<AppendError> for SubmitError {
@@ -160,6 +175,13 @@ impl<L: EventLog> Inner<L> {
         // The first reason is the one that counts.
         let _ = self.slots[partition.index()].halted.set(halt);
         self.meters.halted_partitions.increment(1.0);
+    }
+
+    fn check(&self, partition: Partition) -> Result<(), SubmitError> {
+        match self.slots[partition.index()].halted.get() {
+            None => Ok(()),
+            Some(halt) => Err(apply::halted_error(partition, halt).into()),
+        }
     }
 
     async fn closed(&self) {
@@ -284,16 +306,9 @@ impl<L: EventLog> Replica<L> {
         partition: Partition,
         read: impl FnOnce(&PartitionState, LogTime) -> R,
     ) -> Result<R, SubmitError> {
-        self.check(partition)?;
+        self.inner.check(partition)?;
         let state = self.inner.slots[partition.index()].state.read();
         Ok(read(&state.fold, self.inner.log.now()))
-    }
-
-    fn check(&self, partition: Partition) -> Result<(), SubmitError> {
-        match self.inner.slots[partition.index()].halted.get() {
-            None => Ok(()),
-            Some(halt) => Err(apply::halted_error(partition, halt).into()),
-        }
     }
 
     /// Appends one event and waits until it has been applied here.
@@ -322,8 +337,8 @@ impl<L: EventLog> Replica<L> {
 
     /// Starts a call of up to `events` events, which go into the log together as far as their partitions allow.
     #[must_use]
-    pub fn start_call(&self, events: usize) -> PendingCall<'_, L> {
-        PendingCall { replica: self, call: Call::new(events), refused: vec![None; events], added: 0 }
+    pub fn start_call(&self, events: usize) -> PendingCall<L> {
+        PendingCall { inner: Arc::clone(&self.inner), call: Call::new(events), refused: vec![None; events], added: 0 }
     }
 
     /// How it is doing.
@@ -376,24 +391,24 @@ impl<L: EventLog> Drop for Replica<L> {
 }
 
 /// Events of one request on their way.
-pub struct PendingCall<'r, L: EventLog> {
-    replica: &'r Replica<L>,
+pub struct PendingCall<L: EventLog> {
+    inner: Arc<Inner<L>>,
     call: Arc<Call>,
     /// Why an event was not even taken, by slot.
     refused: Vec<Option<SubmitError>>,
     added: usize,
 }
 
-impl<L: EventLog> PendingCall<'_, L> {
+impl<L: EventLog> PendingCall<L> {
     /// Encodes an event into its partition's next frame. Answers come in the order of the calls.
     pub fn add(&mut self, partition: Partition, event: &Event<'_>, render: Option<Render>) {
         let slot = self.added;
         self.added += 1;
         let ticket = EventTicket::new(&self.call, slot, render);
-        let refused = match self.replica.check(partition) {
+        let refused = match self.inner.check(partition) {
             Err(error) => Some((error, ticket)),
             Ok(()) => {
-                let submitted = self.replica.inner.appender.submit(partition, |out| event.encode(out), Some(ticket));
+                let submitted = self.inner.appender.submit(partition, |out| event.encode(out), Some(ticket));
                 submitted.err().and_then(|(error, ticket)| Some((error.into(), ticket?)))
             }
         };
@@ -410,7 +425,11 @@ impl<L: EventLog> PendingCall<'_, L> {
         }
         let answers = self.call.wait().await;
         let refused = self.refused.drain(..);
-        answers.into_iter().zip(refused).map(|(answer, refused)| refused.map_or(answer.map_err(Into::into), Err)).collect()
+        answers
+            .into_iter()
+            .zip(refused)
+            .map(|(answer, refused)| refused.map_or(answer.map_err(Into::into), Err))
+            .collect()
     }
 }
 
@@ -418,4 +437,3 @@ impl<L: EventLog> PendingCall<'_, L> {
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// Ended profiles freed at one go, under the partition's lock. Ours: some milliseconds.
 const SWEEP_BUDGET: usize = 20_000;
-

@@ -165,6 +165,9 @@ pub struct BatchRows<'a> {
     /// The rows.
     #[serde(borrow)]
     pub rows: Vec<BatchRow<'a>>,
+    /// Line of the row before these in this partition, 0 for the first ones. Rows that do not follow what the
+    /// partition has seen are not applied, so that a lost event cannot be skipped over.
+    pub after: u32,
 }
 
 /// One row of a bulk file.

@@ -11,8 +11,8 @@ use cameo_profile::{AddressBuf, Kind};
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 
-use super::error::{Family, Refusal};
-use super::{App, query, write};
+use super::{App, write};
+use cameo_http::{Family, Refusal, query};
 
 type Id = Result<Path<String>, PathRejection>;
 
@@ -26,7 +26,11 @@ pub(super) async fn by_tnt_id<L: EventLog>(State(app): State<Arc<App<L>>>, id: I
 /// A profile by thirdPartyId, in the compatible shape.
 #[utoipa::path(get, path = "/rest/v1/profiles/thirdPartyId/{id}", tag = "compatible", params(("client" = String, Query, description = "Client (tenant) code"), ("id" = String, Path, description = "The thirdPartyId")),
     responses((status = 200, description = "The profile"), (status = 404, description = "None, or no such client")))]
-pub(super) async fn by_third_party_id<L: EventLog>(State(app): State<Arc<App<L>>>, id: Id, query: RawQuery) -> Response {
+pub(super) async fn by_third_party_id<L: EventLog>(
+    State(app): State<Arc<App<L>>>,
+    id: Id,
+    query: RawQuery,
+) -> Response {
     answer(&app, Kind::ThirdParty, id, query)
 }
 

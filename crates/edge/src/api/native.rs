@@ -17,9 +17,9 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use super::error::{Family, Refusal};
 use super::visit::{Fields, Text, Time, Value, shorten};
-use super::{App, body, write};
+use super::{App, write};
+use cameo_http::{Family, Refusal, body};
 
 /// Bytes of a PATCH: a whole profile (TARGET_API §3: 64 KB) with room for JSON's escapes.
 const PATCH_BYTES: usize = 256 << 10;
@@ -191,7 +191,8 @@ fn check<'r>(request: &'r PatchRequest<'_>, now_ms: u64) -> Result<Checked<'r>, 
             }
         }
     }
-    let unset: Vec<_> = request.unset.iter().map(|Text(attribute)| name("unset", attribute)).collect::<Result<_, _>>()?;
+    let unset: Vec<_> =
+        request.unset.iter().map(|Text(attribute)| name("unset", attribute)).collect::<Result<_, _>>()?;
     let count = set.len() + unset.len();
     if count == 0 {
         return Err(Refusal::new(400, "neither set nor unset names an attribute"));

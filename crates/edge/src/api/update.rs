@@ -14,10 +14,11 @@ use cameo_profile::{AddressBuf, Event, Outcome, limits};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
-use super::error::{Family, Refusal, xml};
-use super::query::Pairs;
+use super::App;
 use super::visit::shorten;
-use super::{App, body, query};
+use cameo_http::query::Pairs;
+use cameo_http::refusal::xml;
+use cameo_http::{Family, Refusal, body, query};
 
 /// Bytes of a query (TARGET_API §2: GET ≤ 8 KB).
 const QUERY_BYTES: usize = 8 << 10;
@@ -97,7 +98,9 @@ async fn apply<L: EventLog>(app: &App<L>, client: Client, query: &str, form: &[u
 fn address(pairs: &Pairs) -> Result<AddressBuf, Refusal> {
     match (query::one(pairs, "mboxPC")?, query::one(pairs, "mbox3rdPartyId")?) {
         (Some(id), None) => Ok(AddressBuf::tnt(id).map_err(|e| Invalid { field: "mboxPC".into(), ..e })?),
-        (None, Some(id)) => Ok(AddressBuf::third_party(id).map_err(|e| Invalid { field: "mbox3rdPartyId".into(), ..e })?),
+        (None, Some(id)) => {
+            Ok(AddressBuf::third_party(id).map_err(|e| Invalid { field: "mbox3rdPartyId".into(), ..e })?)
+        }
         (Some(_), Some(_)) => Err(Refusal::new(400, "mboxPC and mbox3rdPartyId are both given; name one")),
         (None, None) => Err(Refusal::new(400, "mboxPC or mbox3rdPartyId is missing")),
     }

@@ -149,7 +149,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
                 Ok(Value::Text(Cow::Owned(value.to_string())))
             }
             fn visit_f64<E: Error>(self, value: f64) -> Result<Value<'de>, E> {
-                Ok(if value.is_finite() { Value::Text(Cow::Owned(value.to_string())) } else { Value::Not("not a number") })
+                Ok(if value.is_finite() {
+                    Value::Text(Cow::Owned(value.to_string()))
+                } else {
+                    Value::Not("not a number")
+                })
             }
             fn visit_unit<E: Error>(self) -> Result<Value<'de>, E> {
                 Ok(Value::Not("null"))
@@ -202,7 +206,8 @@ impl<'de> Deserialize<'de> for Time {
                 Ok(Time(ms))
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Time, E> {
-                let time: jiff::Timestamp = text.parse().map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))?;
+                let time: jiff::Timestamp =
+                    text.parse().map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))?;
                 u64::try_from(time.as_millisecond()).map(Time).map_err(|_| E::custom("a time before 1970"))
             }
         }

@@ -14,10 +14,10 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde_json::value::RawValue;
 
-use super::error::{Family, Refusal};
 use super::visit::{Fields, Text, Value, VisitRequest};
-use super::{App, body, ids, query, write};
+use super::{App, ids, write};
 use crate::replica::{Answer, Render, SubmitError};
+use cameo_http::{Family, Refusal, body, query};
 
 /// Visits in one call (design §5).
 const VISITS: usize = 10_000;
@@ -39,7 +39,9 @@ impl Encoding {
         let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match media.as_str() {
             "application/json" => Self::Json,
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => Self::Lines,
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
+                Self::Lines
+            }
             "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => Self::MessagePack,
             // MessagePack objects and lists start with a byte that no JSON text can start with.
             _ if body.first().is_some_and(|&byte| byte >= 0x80) => Self::MessagePack,
@@ -79,7 +81,8 @@ fn json_refusal(error: &serde_json::Error) -> Refusal {
     // The place stands in fields of its own.
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or_default().to_owned();
-    let field = text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()).map(|f| f.to_owned().into());
+    let field =
+        text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()).map(|f| f.to_owned().into());
     Refusal { place, field, ..Refusal::new(400, text) }
 }
 
@@ -123,7 +126,8 @@ fn lines(body: &[u8]) -> Result<Vec<Result<VisitRequest<'_>, Refusal>>, Refusal>
 }
 
 fn message_pack(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
-    let refusal = |error: &rmp_serde::decode::Error| Refusal::new(400, format!("the MessagePack does not read: {error}"));
+    let refusal =
+        |error: &rmp_serde::decode::Error| Refusal::new(400, format!("the MessagePack does not read: {error}"));
     let is_list = matches!(body.first(), Some(0x90..=0x9f | 0xdc | 0xdd));
     if !is_list {
         let mut rest = body;

@@ -50,9 +50,7 @@ fn key(out: &mut Vec<u8>, name: &str) {
 /// Writes `,"tntId":"…"` and so on for the ids of a profile; `tnt` says whether tntId is a list or the first one.
 fn ids(out: &mut Vec<u8>, profile: &ProfileRef<'_>) {
     out.extend_from_slice(b"\"ids\":{");
-    let of = |wanted: fn(Kind<'_>) -> bool| {
-        profile.ids().map(Address::parts).filter(move |(kind, _)| wanted(*kind))
-    };
+    let of = |wanted: fn(Kind<'_>) -> bool| profile.ids().map(Address::parts).filter(move |(kind, _)| wanted(*kind));
     let tnt = |kind: Kind<'_>| kind == Kind::Tnt;
     if of(tnt).next().is_some() {
         key(out, "tntId");

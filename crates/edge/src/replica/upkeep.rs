@@ -91,7 +91,10 @@ impl<L: EventLog> Upkeep<L> {
             self.inner.meters.checkpoint_failures.increment(1);
             if !self.inner.checkpoint_failing.swap(true, Ordering::Relaxed) {
                 let error = apply::describe(&error);
-                tracing::error!(error, "a checkpoint could not be written; it is tried again, and the log is not trimmed");
+                tracing::error!(
+                    error,
+                    "a checkpoint could not be written; it is tried again, and the log is not trimmed"
+                );
             }
             // Not at once again: a full disk does not get better by trying harder.
             self.last_checkpoint = Instant::now();

@@ -69,6 +69,7 @@ fn one_of_each() -> Vec<(&'static str, Event<'static>)> {
                 occurred_at: 1_787_075_619_003,
                 columns: vec!["tier", "city"],
                 rows: vec![BatchRow { line: 2, id: "crm-1", values: vec![Some("gold"), None], removed: vec![1] }],
+                after: 1,
             }),
         ),
         (

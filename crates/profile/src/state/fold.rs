@@ -27,6 +27,11 @@ pub enum Outcome {
     },
     /// Of the head of a batch.
     BatchOpened(BatchOpenedOutcome),
+    /// Of rows of a batch.
+    BatchRows {
+        /// Whether they follow what this partition has seen of the batch; if not, none was applied.
+        follow: bool,
+    },
     /// Of anything that nobody asks about.
     Applied,
 }
@@ -86,10 +91,7 @@ impl PartitionState {
                 let client = self.clients.intern(event.client);
                 Outcome::BatchOpened(self.batches.open(client, event, at))
             }
-            Event::BatchRows(event) => {
-                self.batch_rows(at, event);
-                Outcome::Applied
-            }
+            Event::BatchRows(event) => Outcome::BatchRows { follow: self.batch_rows(at, event) },
             Event::BatchErrors(event) => {
                 let client = self.clients.intern(event.client);
                 self.batches.add_errors(client, event, at);
@@ -158,10 +160,13 @@ impl PartitionState {
         found
     }
 
-    fn batch_rows(&mut self, at: LogTime, event: &BatchRows<'_>) {
+    fn batch_rows(&mut self, at: LogTime, event: &BatchRows<'_>) -> bool {
         let client = self.clients.intern(event.client);
         let time = event.occurred_at.min(at.0);
-        let mut part = self.batches.entry(client, event.batch, at).part;
+        let mut part = self.batches.get(client, event.batch).map(|batch| batch.part).unwrap_or_default();
+        if event.after > part.high_line {
+            return false;
+        }
         let mut address = String::new();
         let mut set = Vec::new();
         let mut refused = Vec::new();
@@ -193,7 +198,9 @@ impl PartitionState {
         for line in refused {
             self.batches.add_row_error(client, event.batch, line, TOO_LARGE, at);
         }
+        part.last_change = at.0;
         self.batches.entry(client, event.batch, at).part = part;
+        true
     }
 
     fn client_settings(&mut self, at: LogTime, event: &ClientSettings<'_>) {

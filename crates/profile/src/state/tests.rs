@@ -103,6 +103,7 @@ fn apply(state: &mut PartitionState, at: u64, step: &Step) -> Outcome {
                 occurred_at: at,
                 columns,
                 rows: rows.collect(),
+                after: 0,
             };
             state.apply(LogTime(at), &through_bytes(&Event::BatchRows(event), &mut Vec::new()))
         }
@@ -397,6 +398,31 @@ fn rows_count_once_and_only_in_rising_order() {
 }
 
 #[test]
+fn rows_that_do_not_follow_are_not_applied() {
+    let mut state = PartitionState::new();
+    let mut send = |after, line| {
+        let row = BatchRow { line, id: "v1", values: vec![Some("x")], removed: vec![] };
+        let event = BatchRows {
+            client: "demo",
+            batch: "b",
+            kind: "tnt",
+            create: true,
+            after,
+            columns: vec!["a"],
+            rows: vec![row],
+            ..BatchRows::default()
+        };
+        state.apply(LogTime(T), &Event::BatchRows(event))
+    };
+    assert_eq!(send(0, 2), Outcome::BatchRows { follow: true });
+    assert_eq!(send(5, 9), Outcome::BatchRows { follow: false }, "lines 3 to 5 were lost");
+    assert_eq!(send(2, 5), Outcome::BatchRows { follow: true });
+    assert_eq!(send(5, 9), Outcome::BatchRows { follow: true });
+    assert_eq!(send(2, 5), Outcome::BatchRows { follow: true }, "seen before");
+    assert_eq!(state.batch_part("demo", "b").map(|part| part.consumed()), Some(3));
+}
+
+#[test]
 fn two_uploads_with_one_key_meet() {
     let mut state = PartitionState::new();
     let opened = Outcome::BatchOpened(BatchOpenedOutcome::Opened);
@@ -457,6 +483,7 @@ fn five_attributes_fit_180_bytes() {
             occurred_at: T,
             columns: columns.clone(),
             rows: vec![row],
+            after: 0,
         };
         state.apply(LogTime(T + u64::from(i)), &Event::BatchRows(event));
     }

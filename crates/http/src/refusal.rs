@@ -10,16 +10,14 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
-use crate::replica::SubmitError;
-
 /// Seconds that a caller shall wait when queues are full.
-const RETRY_BUSY: u16 = 1;
+pub const RETRY_BUSY: u16 = 1;
 /// Seconds that a caller shall wait when the log is not there, or full.
-const RETRY_UNAVAILABLE: u16 = 5;
+pub const RETRY_UNAVAILABLE: u16 = 5;
 
 /// Which shape errors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
+pub enum Family {
     /// RFC 9457 (`/v1/…` and everything of ours).
     Native,
     /// `{status, message}` (`/rest/…`).
@@ -29,7 +27,9 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    pub(crate) fn of(path: &str) -> Self {
+    /// By the start of the path.
+    #[must_use]
+    pub fn of(path: &str) -> Self {
         match path.split('/').nth(1) {
             Some("rest") => Self::Rest,
             Some("m2") => Self::Xml,
@@ -40,32 +40,38 @@ impl Family {
 
 /// Why a request, or one visit of it, is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) status: u16,
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
     /// For people: what and where.
-    pub(crate) message: Cow<'static, str>,
+    pub message: Cow<'static, str>,
     /// The field to blame.
-    pub(crate) field: Option<Cow<'static, str>>,
+    pub field: Option<Cow<'static, str>>,
     /// The bound that was broken.
-    pub(crate) limit: Option<usize>,
+    pub limit: Option<usize>,
     /// Line and column of the body, counted from 1.
-    pub(crate) place: Option<(usize, usize)>,
+    pub place: Option<(usize, usize)>,
     /// Seconds.
-    pub(crate) retry_after: Option<u16>,
+    pub retry_after: Option<u16>,
 }
 
 impl Refusal {
-    pub(crate) fn new(status: u16, message: impl Into<Cow<'static, str>>) -> Self {
+    /// With a status and a text for people.
+    pub fn new(status: u16, message: impl Into<Cow<'static, str>>) -> Self {
         Self { status, message: message.into(), field: None, limit: None, place: None, retry_after: None }
     }
 
-    pub(crate) fn unknown_client(code: &str) -> Self {
+    /// 404 that names the client.
+    #[must_use]
+    pub fn unknown_client(code: &str) -> Self {
         let code: String = code.chars().filter(|c| !c.is_control()).take(64).collect();
         let refusal = Self::new(404, format!("there is no client {code:?} here"));
         Self { field: Some("client".into()), ..refusal }
     }
 
-    pub(crate) fn at_line(mut self, line: usize) -> Self {
+    /// The same, on another line of the body.
+    #[must_use]
+    pub fn at_line(mut self, line: usize) -> Self {
         let column = self.place.map_or(1, |(_, column)| column);
         self.place = Some((line, column));
         self
@@ -76,7 +82,8 @@ impl Refusal {
     }
 
     /// What stands beside the message: field, limit, line, column.
-    pub(crate) fn details(&self) -> Map<String, Value> {
+    #[must_use]
+    pub fn details(&self) -> Map<String, Value> {
         let mut details = Map::new();
         if let Some(field) = &self.field {
             details.insert("field".into(), json!(field));
@@ -92,7 +99,8 @@ impl Refusal {
     }
 
     /// The reply.
-    pub(crate) fn response(&self, family: Family) -> Response {
+    #[must_use]
+    pub fn response(&self, family: Family) -> Response {
         let (content_type, body) = match family {
             Family::Native => {
                 let mut body = Map::new();
@@ -117,10 +125,18 @@ impl Refusal {
 }
 
 /// `<response>` of the compatible update API (TARGET_API §2).
-pub(crate) fn xml(success: bool, message: &str) -> String {
+#[must_use]
+pub fn xml(success: bool, message: &str) -> String {
     let mut out = String::with_capacity(96 + message.len());
     let _ = write!(out, "<response><success>{success}</success><message>");
-    for c in message.chars() {
+    xml_text(&mut out, message);
+    out.push_str("</message></response>");
+    out
+}
+
+/// Writes text between tags.
+pub fn xml_text(out: &mut String, text: &str) {
+    for c in text.chars() {
         match c {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
@@ -130,26 +146,11 @@ pub(crate) fn xml(success: bool, message: &str) -> String {
             c => out.push(c),
         }
     }
-    out.push_str("</message></response>");
-    out
 }
 
 impl From<Invalid> for Refusal {
     fn from(invalid: Invalid) -> Self {
         let limit = invalid.limit();
         Self { limit, field: Some(invalid.field.clone()), ..Self::new(400, invalid.to_string()) }
-    }
-}
-
-impl From<SubmitError> for Refusal {
-    fn from(error: SubmitError) -> Self {
-        let message = error.to_string();
-        let (status, retry_after, limit) = match error {
-            SubmitError::Busy => (429, Some(RETRY_BUSY), None),
-            SubmitError::StorageFull => (507, Some(RETRY_UNAVAILABLE), None),
-            SubmitError::Unavailable(_) | SubmitError::Unknown(_) => (503, Some(RETRY_UNAVAILABLE), None),
-            SubmitError::TooLarge { limit, .. } => (413, None, Some(limit)),
-        };
-        Self { retry_after, limit, ..Self::new(status, message) }
     }
 }

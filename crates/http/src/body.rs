@@ -79,7 +79,8 @@ pub async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
             Some(rest) => rest.extend_from_slice(&data),
             None if first.is_empty() => first = data,
             None => {
-                let room = (announced as usize).clamp(first.len() + data.len(), FIRST_ROOM.max(first.len() + data.len()));
+                let room =
+                    (announced as usize).clamp(first.len() + data.len(), FIRST_ROOM.max(first.len() + data.len()));
                 let mut all = BytesMut::with_capacity(room);
                 all.extend_from_slice(&first);
                 all.extend_from_slice(&data);

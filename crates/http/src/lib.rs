@@ -1,0 +1,15 @@
+//! What every HTTP surface of Cameo shares: reading bodies within bounds ([`body`]), refusals in the shape of their
+//! path family ([`refusal`]), strict query strings ([`query`]), and [`serve`], which runs a router on a public port.
+//!
+//! What it is not: there are no routes here, and nothing knows what a profile or a batch is.
+//!
+//! Invariant: a request that arrives whole gets an answer, also when it is refused.
+
+pub mod body;
+mod fallback;
+pub mod query;
+pub mod refusal;
+pub mod serve;
+
+pub use fallback::with_fallbacks;
+pub use refusal::{Family, Refusal};
