@@ -128,6 +128,7 @@ impl<T: Ticket> Appender<T> {
     /// # Errors
     /// When the system gives no thread or no randomness.
     pub fn start<L: EventLog>(log: Arc<L>, options: AppenderOptions) -> Result<Self, StartError> {
+        describe_metrics();
         let slot = |_| Slot {
             pending: Mutex::new(Pending::new()),
             waiting: Mutex::new(Registry::new()),
@@ -416,6 +417,13 @@ impl<T: Ticket, L: EventLog> Worker<T, L> {
         *id = new_id().unwrap_or(AppenderId(id.0.wrapping_add(1)));
         self.chains.fill(Chain::default());
     }
+}
+
+fn describe_metrics() {
+    metrics::describe_counter!("cameo_frames_total", "Frames appended to the log by this process");
+    metrics::describe_histogram!("cameo_frame_bytes", metrics::Unit::Bytes, "Size of an appended frame");
+    metrics::describe_histogram!("cameo_append_seconds", metrics::Unit::Seconds, "Time to append one group of frames");
+    metrics::describe_counter!("cameo_append_failures_total", "Frames that could not be appended, by reason");
 }
 
 fn fail<T: Ticket>(inner: &Inner<T>, frame: &Written, error: &AppendError) {

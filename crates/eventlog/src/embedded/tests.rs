@@ -10,6 +10,7 @@ use crate::{LogReader, StoredFrame};
 
 mod damage;
 mod failures;
+mod format;
 
 const P0: Partition = Partition(0);
 const P1: Partition = Partition(1);
