@@ -128,20 +128,21 @@ fn wrong_verbs_and_paths_are_answered() {
 #[test]
 fn bodies_that_are_not_what_they_say_are_refused_by_name() {
     let server = Server::start();
-    let cases: [(&str, &[u8], u16); 8] = [
-        ("application/json", b"", 400),
-        ("application/json", b"{", 400),
-        ("application/json", b"\xff\xfe", 400),
-        ("application/json", b"\"text\"", 400),
-        ("application/json", b"{\"ids\":{\"tntId\":7}}", 400),
-        ("application/json", b"{\"occurredAt\":\"yesterday\"}", 400),
-        ("application/msgpack", b"\xc1", 400),
-        ("text/html", b"<html>", 415),
+    let cases: [(&str, &[u8]); 8] = [
+        ("application/json", b""),
+        ("application/json", b"{"),
+        ("application/json", b"\xff\xfe"),
+        ("application/json", b"\"text\""),
+        ("application/json", b"{\"ids\":{\"tntId\":7}}"),
+        ("application/json", b"{\"occurredAt\":\"yesterday\"}"),
+        ("application/msgpack", b"\xc1"),
+        // curl says form-urlencoded whatever it sends: a content type that says nothing means JSON.
+        ("text/html", b"<html>"),
     ];
-    for (content_type, body, status) in cases {
+    for (content_type, body) in cases {
         let answer = server.send(&Request::post(VISITS, content_type, body));
         let shown = String::from_utf8_lossy(body);
-        assert_eq!(answer.status, status, "{content_type} {shown:?}: {}", answer.text());
+        assert_eq!(answer.status, 400, "{content_type} {shown:?}: {}", answer.text());
         assert_eq!(answer.header("content-type"), "application/problem+json", "{shown:?}");
         assert!(answer.json()["detail"].as_str().is_some_and(|d| !d.is_empty()), "{shown:?}");
     }

@@ -53,8 +53,8 @@ const VISIT_LIMITS: [(&str, usize, Build); 21] = [
     ("url", 4096, |n| json!({"page": {"url": text(n)}})),
     ("referrer", 4096, |n| json!({"page": {"referrer": text(n)}})),
     ("order", 250, |n| json!({"order": {"id": text(n), "total": 1.5}})),
-    ("order", 128, |n| json!({"order": {"id": "o", "purchasedProductIds": [text(n)]}})),
-    ("order", 50, |n| json!({"order": {"id": "o", "purchasedProductIds": list(n)}})),
+    ("order", 128, |n| json!({"order": {"id": "o", "productIds": [text(n)]}})),
+    ("order", 50, |n| json!({"order": {"id": "o", "productIds": list(n)}})),
     ("categories", 50, |n| json!({"categories": list(n)})),
     ("userAgent", 2048, |n| json!({"userAgent": text(n)})),
 ];

@@ -197,7 +197,7 @@ fn a_checkpoint_ahead_of_its_log_stops_the_start() {
         let last = *frames(bytes).last().expect("a frame");
         bytes.truncate(last);
     });
-    assert_refused(&setup, "seg");
+    assert_refused(&setup, "checkpoint");
 }
 
 #[test]
