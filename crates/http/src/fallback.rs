@@ -9,7 +9,6 @@ use crate::refusal::{Family, Refusal};
 
 /// Answers for paths that no route serves and methods that a route does not take, in the shape of their family. The
 /// binary puts it around the routers of all roles.
-#[must_use]
 pub fn with_fallbacks(router: Router) -> Router {
     router.fallback(not_found).method_not_allowed_fallback(wrong_method)
 }
