@@ -171,7 +171,7 @@ struct Inner<L: EventLog> {
 
 impl<L: EventLog> Inner<L> {
     fn halt(&self, partition: Partition, halt: Halt) {
-        tracing::error!(log.partition = partition.0, log.halt = %halt, "the partition has stopped");
+        tracing::error!(eventlog.partition = partition.0, eventlog.halt = %halt, "the partition has stopped");
         // The first reason is the one that counts.
         let _ = self.slots[partition.index()].halted.set(halt);
         self.meters.halted_partitions.increment(1.0);

@@ -98,8 +98,8 @@ fn fold<L: EventLog>(
             }
         }
         Admit::Seen => tracing::warn!(
-            log.partition = stored.partition.0,
-            log.position = stored.position.0,
+            eventlog.partition = stored.partition.0,
+            eventlog.position = stored.position.0,
             "a frame stands in the log twice; the copy is dropped"
         ),
         Admit::Hole { expected, found } => {

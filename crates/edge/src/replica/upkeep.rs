@@ -143,7 +143,7 @@ impl<L: EventLog> Upkeep<L> {
         let upto: Vec<_> = self.inner.log.partitions().iter().zip(self.saved.iter().copied()).collect();
         match self.inner.log.trim(&upto, older_than).await {
             Ok(trimmed) if trimmed.segments > 0 => {
-                tracing::info!(log.segments = trimmed.segments, log.bytes = trimmed.bytes, "trimmed the log");
+                tracing::info!(eventlog.segments = trimmed.segments, eventlog.bytes = trimmed.bytes, "trimmed the log");
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(error = apply::describe(&error), "the log could not be trimmed"),

@@ -175,7 +175,7 @@ fn drop_unborn(dir: &Path, files: &mut Vec<(u64, PathBuf)>, meta: &Meta) -> Resu
     if size > SegmentHeader::bytes(meta.partitions) || read_header(&file, size, meta.partitions).is_ok() {
         return Ok(());
     }
-    tracing::warn!(log.file = %path.display(), "removed a segment of the log whose creation a crash interrupted");
+    tracing::warn!(eventlog.file = %path.display(), "removed a segment of the log whose creation a crash interrupted");
     fs::remove_file(path).map_err(IoError::at("remove", path))?;
     sync_dir(dir).map_err(IoError::at("sync", dir))?;
     files.pop();
@@ -283,10 +283,10 @@ fn warn_torn(path: &Path, size: u64, bad: &Bad) {
     let mut partitions: Vec<u16> = bad.frames.iter().map(|(partition, _)| partition.0).collect();
     partitions.dedup();
     tracing::warn!(
-        log.file = %path.display(),
-        log.offset_bytes = bad.start,
-        log.cut_bytes = size - bad.start,
-        log.partitions = ?partitions,
+        eventlog.file = %path.display(),
+        eventlog.offset_bytes = bad.start,
+        eventlog.cut_bytes = size - bad.start,
+        eventlog.partitions = ?partitions,
         reason = %bad.what,
         "cut off the torn end of the log: an append that a crash interrupted and that was never acknowledged"
     );

@@ -127,8 +127,8 @@ impl Writer {
         if failing != std::mem::replace(&mut self.failing, failing) {
             let file = self.file.path().display();
             match &result {
-                Err(error) => tracing::error!(log.file = %file, %error, "the log does not take appends"),
-                Ok(_) => tracing::info!(log.file = %file, "the log takes appends again"),
+                Err(error) => tracing::error!(eventlog.file = %file, %error, "the log does not take appends"),
+                Ok(_) => tracing::info!(eventlog.file = %file, "the log takes appends again"),
             }
         }
         result
