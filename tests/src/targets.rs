@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; the name is also that of the corpus folder.
-pub const TARGETS: [Target; 2] = [("event", event), ("frame", frame)];
+pub const TARGETS: [Target; 3] = [("event", event), ("frame", frame), ("visit", visit)];
 
 /// One event of the log: what decodes encodes to the same event, and folds; the state survives a checkpoint.
 ///
@@ -67,3 +67,24 @@ fn walk(bytes: Vec<u8>) {
     assert_eq!(events.count(), promised, "as many events as the header says");
     assert_eq!(frame.bytes(), &bytes);
 }
+
+/// A body of visits; the first byte chooses the encoding. Each visit is taken, and its event reads back, or refused.
+///
+/// # Panics
+/// When that does not hold.
+pub fn visit(data: &[u8]) {
+    let Some((choice, body)) = data.split_first() else { return };
+    let content_type = match choice % 4 {
+        0 => "application/json",
+        1 => "application/x-ndjson",
+        2 => "application/msgpack",
+        _ => "text/plain",
+    };
+    match cameo_edge::check_visits(content_type, body, NOW_MS) {
+        Ok(good) => assert!(good <= 10_000, "{good} visits in one call"),
+        Err(why) => assert!(!why.is_empty(), "every refusal says why"),
+    }
+}
+
+/// Some moment in 2026, as the clock of the target.
+const NOW_MS: u64 = 1_780_000_000_000;

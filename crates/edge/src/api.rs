@@ -9,7 +9,7 @@ pub(crate) mod openapi;
 mod tests;
 mod update;
 mod visit;
-mod visits;
+pub(crate) mod visits;
 mod write;
 
 use std::sync::Arc;

@@ -20,6 +20,8 @@ mod metrics;
 pub mod replica;
 
 pub use api::openapi::openapi;
+#[doc(hidden)]
+pub use api::visits::probe::check_visits;
 pub use config::{ClientConfig, Clients, EdgeConfig};
 pub use edge::Edge;
 pub use replica::{OpenError, Replica, SubmitError};

@@ -1,5 +1,7 @@
 //! `POST /v1/{client}/visits`: one visit or up to 10,000, in four encodings.
 
+pub(crate) mod probe;
+
 use std::sync::Arc;
 
 use axum::body::Body;
