@@ -1,0 +1,55 @@
+//! What can go wrong with a call, by what the caller can do about it.
+
+/// Why a call did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL cannot be used.
+    #[error("{url:?} is not a URL like http://127.0.0.1:8080")]
+    BadUrl {
+        /// As given.
+        url: String,
+    },
+    /// The token has characters that no header can hold.
+    #[error("the token cannot be sent in a header")]
+    BadToken,
+    /// Nobody answered.
+    #[error("no answer from {url}: {reason}")]
+    Unreachable {
+        /// Whom.
+        url: String,
+        /// Why, down to the system's word.
+        reason: String,
+    },
+    /// The server said no.
+    #[error("{message} (HTTP {status})")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The server's words.
+        message: String,
+        /// Seconds after which it is worth another try, if the server said so.
+        retry_after: Option<u64>,
+    },
+    /// The reply is not what the API promises.
+    #[error("the reply cannot be understood: {0}")]
+    BadReply(String),
+    /// A local file cannot be read.
+    #[error("cannot read {path}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The HTTP status, if the server answered.
+    #[must_use]
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
