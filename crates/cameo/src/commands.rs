@@ -1,13 +1,24 @@
-//! The command line: what commands there are, and the exit codes that scripts can rely on.
+//! The command line: what commands there are, what they share, and the exit codes that scripts can rely on.
+
+mod bench;
+mod bulk;
+mod clf;
+mod import;
+mod profile;
+mod visit;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use cameo_client::{Client, Error};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::StandaloneArgs;
 use crate::standalone;
 
-/// Cameo: an event-sourced profile store.
+/// Cameo: an event-sourced profile store
+///
+/// Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 the server cannot be reached; 4 not found; 5 done in
+/// part (some visits or rows were refused).
 #[derive(Debug, Parser)]
 #[command(name = "cameo", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -21,22 +32,105 @@ enum Command {
     Standalone(Box<StandaloneArgs>),
     /// Print the settings that `cameo standalone` would run with, as TOML
     Config(Box<StandaloneArgs>),
+    /// Send visits, or import them from an access log
+    #[command(subcommand)]
+    Visit(visit::VisitCommand),
+    /// Read and change profiles
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
+    /// Upload bulk files and follow them
+    #[command(subcommand)]
+    Bulk(bulk::BulkCommand),
+    /// Measure visits and reads against a server: throughput and latency percentiles
+    Bench(Box<bench::BenchArgs>),
+}
+
+/// Where a client command goes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Target {
+    /// URL of the server
+    #[arg(long, env = "CAMEO_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    pub(crate) url: String,
+    /// Client (tenant) code
+    #[arg(long, env = "CAMEO_CLIENT", default_value = "demo", global = true)]
+    pub(crate) client: String,
+    /// Token for the profile API
+    #[arg(long, env = "CAMEO_TOKEN", hide_env_values = true, global = true)]
+    pub(crate) token: Option<String>,
+    /// Print JSON for scripts
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+impl Target {
+    pub(crate) fn connect(&self) -> Result<Client, Error> {
+        let client = Client::new(&self.url, &self.client)?;
+        match &self.token {
+            Some(token) => client.with_token(token),
+            None => Ok(client),
+        }
+    }
+}
+
+/// How a command ended when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// All of it.
+    Whole,
+    /// Some visits or rows were refused.
+    InPart,
+    /// What was asked for says no (a batch that is stuck).
+    Failed,
 }
 
 /// Runs a command to its end.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
-        Command::Standalone(args) => standalone::run(*args),
+        Command::Standalone(args) => standalone::run(*args).map(|()| Done::Whole),
         Command::Config(args) => args.resolve().and_then(|config| {
             print!("{}", config.to_toml()?);
-            Ok(())
+            Ok(Done::Whole)
         }),
+        Command::Visit(command) => on_runtime(visit::run(command)),
+        Command::Profile(command) => on_runtime(profile::run(command)),
+        Command::Bulk(command) => on_runtime(bulk::run(command)),
+        Command::Bench(args) => on_runtime(bench::run(*args)),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Done::Whole) => ExitCode::SUCCESS,
+        Ok(Done::InPart) => ExitCode::from(5),
+        Ok(Done::Failed) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            let (code, hint) = classify(&error);
+            if let Some(hint) = hint {
+                eprintln!("{hint}");
+            }
+            ExitCode::from(code)
         }
     }
+}
+
+fn on_runtime(command: impl Future<Output = anyhow::Result<Done>>) -> anyhow::Result<Done> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}
+
+/// The exit code of an error, and what to do about it.
+fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
+    match error.downcast_ref::<Error>() {
+        Some(Error::Unreachable { url, .. }) => {
+            (3, Some(format!("Is `cameo standalone` running at {url}? Another server is named by --url or CAMEO_URL.")))
+        }
+        Some(Error::Refused { status: 404, .. }) => (4, None),
+        Some(Error::Refused { status: 401 | 403, .. }) => {
+            (1, Some("A token is given by --token or CAMEO_TOKEN.".into()))
+        }
+        Some(Error::BadUrl { .. }) => (2, None),
+        _ => (1, None),
+    }
+}
+
+/// A JSON value on a line of its own, for scripts.
+pub(crate) fn print_json(value: &serde_json::Value) {
+    println!("{value}");
 }
