@@ -13,6 +13,9 @@ use cameo_profile::{ClientCode, PartitionCount, limits};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+/// What is logged unless told otherwise: the libraries under the checkpoint tell their steps at `info`.
+const LOG: &str = "info,fjall=warn,lsm_tree=warn";
+
 /// What can be given on the command line or in the environment.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct StandaloneArgs {
@@ -43,7 +46,7 @@ pub(crate) struct StandaloneArgs {
     /// How log lines look [default: human]
     #[arg(long, env = "CAMEO_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
-    /// What is logged, as a filter: info, debug, cameo_edge=debug,warn [default: info]
+    /// What is logged, as a filter: info, debug, cameo_edge=debug,warn [default: info,fjall=warn,lsm_tree=warn]
     #[arg(long, env = "CAMEO_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }
@@ -152,7 +155,7 @@ impl StandaloneArgs {
             checkpoint_every: Duration::from_secs(checkpoint_seconds),
             retention: Duration::from_secs(retention_days * 86_400),
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Human),
-            log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
+            log: self.log.or(file.log).unwrap_or_else(|| LOG.into()),
         })
     }
 }

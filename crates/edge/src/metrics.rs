@@ -9,7 +9,6 @@ pub(crate) struct ReplicaMeters {
     pub(crate) apply_seconds: Histogram,
     pub(crate) checkpoint_seconds: Histogram,
     pub(crate) checkpoint_failures: Counter,
-    pub(crate) checkpointed_at: Gauge,
     pub(crate) checkpoint_age: Gauge,
     pub(crate) profiles: Gauge,
     pub(crate) profile_bytes: Gauge,
@@ -29,17 +28,16 @@ impl ReplicaMeters {
         describe_gauge!("cameo_checkpoint_age_seconds", "Age of the last checkpoint");
         describe_gauge!("cameo_profiles", "Profiles in memory");
         describe_gauge!("cameo_profile_bytes", "Bytes of profiles in memory, with their table");
-        describe_gauge!("cameo_replica_lag_frames", "Frames in the log that are not applied yet");
+        describe_gauge!("cameo_lag_frames", "Frames in the log that are not applied yet");
         describe_gauge!("cameo_halted_partitions", "Partitions that stopped for good; see /readyz");
         Self {
             apply_seconds: histogram!("cameo_apply_seconds"),
             checkpoint_seconds: histogram!("cameo_checkpoint_seconds"),
             checkpoint_failures: counter!("cameo_checkpoint_failures_total"),
-            checkpointed_at: gauge!("cameo_checkpoint_timestamp_seconds"),
             checkpoint_age: gauge!("cameo_checkpoint_age_seconds"),
             profiles: gauge!("cameo_profiles"),
             profile_bytes: gauge!("cameo_profile_bytes"),
-            lag_frames: gauge!("cameo_replica_lag_frames"),
+            lag_frames: gauge!("cameo_lag_frames"),
             halted_partitions: gauge!("cameo_halted_partitions"),
         }
     }

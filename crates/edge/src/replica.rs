@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cameo_eventlog::frame::Lineage;
 use cameo_eventlog::{AppendError, Appender, AppenderOptions, EventLog};
@@ -166,6 +166,8 @@ struct Inner<L: EventLog> {
     /// Turns true when the replica closes.
     closing: watch::Sender<bool>,
     checkpoint_failing: AtomicBool,
+    /// When the last checkpoint was written, or the replica opened.
+    checkpointed: Mutex<Instant>,
     meters: ReplicaMeters,
 }
 
@@ -223,6 +225,7 @@ impl<L: EventLog> Replica<L> {
             applied: Notify::new(),
             closing: watch::Sender::new(false),
             checkpoint_failing: AtomicBool::new(false),
+            checkpointed: Mutex::new(Instant::now()),
             meters: ReplicaMeters::new(),
             log,
         });
@@ -355,6 +358,23 @@ impl<L: EventLog> Replica<L> {
             health.halted.extend(slot.halted.get().map(|halt| (partition, halt.clone())));
         }
         health
+    }
+
+    /// Brings the gauges up to now, for somebody who reads the metrics.
+    pub(crate) fn refresh_gauges(&self) {
+        let meters = &self.inner.meters;
+        let (mut profiles, mut bytes, mut lag) = (0, 0, 0);
+        for (partition, slot) in self.partitions().iter().zip(&self.inner.slots) {
+            let state = slot.state.read();
+            let stats = state.fold.stats();
+            profiles += stats.profiles;
+            bytes += stats.bytes;
+            lag += self.inner.log.last(partition).0.saturating_sub(state.position.0);
+        }
+        meters.profiles.set(profiles as f64);
+        meters.profile_bytes.set(bytes as f64);
+        meters.lag_frames.set(lag as f64);
+        meters.checkpoint_age.set(self.inner.checkpointed.lock().elapsed().as_secs_f64());
     }
 
     /// A digest of every partition's state with the position it stands at; equal on every replica of the log.

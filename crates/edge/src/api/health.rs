@@ -54,6 +54,7 @@ pub(super) async fn ready<L: EventLog>(State(app): State<Arc<App<L>>>) -> Respon
 /// Prometheus metrics.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Text"), (status = 503, description = "No, with reasons")))]
 pub(super) async fn metrics<L: EventLog>(State(app): State<Arc<App<L>>>) -> Response {
+    app.replica.refresh_gauges();
     match &app.config.metrics {
         Some(handle) => reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", handle.render()),
         None => reply(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "this process records no metrics\n".into()),

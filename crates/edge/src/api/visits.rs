@@ -26,6 +26,9 @@ const VISITS: usize = 10_000;
 /// Bytes of a body: as the delivery API's (TARGET_API §1).
 const BODY_BYTES: usize = 60 << 20;
 
+/// Lists and objects within each other in MessagePack. Ours: as serde_json; reading recurses, so this bounds the stack.
+const DEPTH: usize = 128;
+
 /// How the body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -170,7 +173,9 @@ fn skip<'b>(rest: &mut &'b [u8]) -> Result<&'b [u8], rmp_serde::decode::Error> {
     use serde::Deserialize;
     let whole = *rest;
     let mut after = whole;
-    serde::de::IgnoredAny::deserialize(&mut rmp_serde::Deserializer::new(&mut after))?;
+    let mut reader = rmp_serde::Deserializer::new(&mut after);
+    reader.set_max_depth(DEPTH);
+    serde::de::IgnoredAny::deserialize(&mut reader)?;
     *rest = after;
     Ok(&whole[..whole.len() - after.len()])
 }

@@ -7,10 +7,12 @@
 //! ```
 //! The database is reopened after a failed write: a full disk poisons it, and it must work again when there is room.
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, Waker};
 
 use cameo_eventlog::frame::Lineage;
-use cameo_eventlog::{EventLog, LogId};
+use cameo_eventlog::{EventLog, LogId, LogReader};
 use cameo_profile::state::Changes;
 use cameo_profile::{LogTime, Partition, Position};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -60,20 +62,12 @@ pub enum CheckpointError {
         expected: LogId,
     },
     /// The log ends before the checkpoint: acknowledged frames are missing from it.
-    #[error(
-        "the checkpoint in {} is ahead of its log: partition {partition} is at position {position}, but the log ends at \
-         {last}; frames that were acknowledged are missing from the log",
-        dir.display()
-    )]
+    #[error("the checkpoint in {} is ahead of its log, which lost frames that were acknowledged: {reason}", dir.display())]
     AheadOfLog {
         /// Its directory.
         dir: PathBuf,
-        /// Which partition.
-        partition: Partition,
-        /// Its position.
-        position: Position,
-        /// The last one of the log.
-        last: Position,
+        /// The log's words: partition, positions, file.
+        reason: String,
     },
     /// The log starts after the checkpoint: what lies between was trimmed.
     #[error(
@@ -188,6 +182,16 @@ impl Checkpoint {
     }
 }
 
+/// What the log says to a reader that has read more than there is: it names the file that ends too early.
+fn lost<L: EventLog>(log: &L, partition: Partition, position: Position, last: Position) -> String {
+    let mut reader = log.reader(vec![(partition, position)]);
+    let first = std::pin::pin!(reader.next_batch());
+    match first.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Err(error)) => super::apply::describe(&error),
+        _ => format!("partition {partition} ends at position {last}, before position {position}"),
+    }
+}
+
 fn read<L: EventLog>(dir: &Path, pairs: &Keyspace, log: &L, partition: Partition) -> Result<Folded, CheckpointError> {
     let dir = dir.to_owned();
     let unreadable = |source| CheckpointError::Database { dir: dir.clone(), source };
@@ -208,7 +212,8 @@ fn read<L: EventLog>(dir: &Path, pairs: &Keyspace, log: &L, partition: Partition
             return Err(CheckpointError::OtherLog { dir, partition, position, found, expected });
         }
         if position > last {
-            return Err(CheckpointError::AheadOfLog { dir, partition, position, last });
+            let reason = lost(log, partition, position, last);
+            return Err(CheckpointError::AheadOfLog { dir, reason });
         }
     }
     if folded.position.next() < first {

@@ -1,4 +1,4 @@
-//! The thread beside the hot path: checkpoints, the sweeper, trimming of the log, and gauges.
+//! The thread beside the hot path: checkpoints, the sweeper, and trimming of the log.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,8 +11,8 @@ use super::checkpoint::{Checkpoint, Taken};
 use super::{Inner, SWEEP_BUDGET, SWEEP_EVERY, apply};
 use crate::config::EdgeConfig;
 
-/// How often gauges are renewed.
-const GAUGES_EVERY: Duration = Duration::from_secs(1);
+/// How often the thread looks whether something is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the log is asked to trim. Ours: a segment more or less for some minutes does not matter.
 const TRIM_EVERY: Duration = Duration::from_secs(300);
 
@@ -48,7 +48,7 @@ impl<L: EventLog> Upkeep<L> {
         runtime.block_on(async {
             let (mut sweep, mut trim) = (Instant::now(), Instant::now());
             loop {
-                let closing = tokio::time::timeout(GAUGES_EVERY.min(self.every), self.inner.closed()).await.is_ok();
+                let closing = tokio::time::timeout(LOOK_EVERY.min(self.every), self.inner.closed()).await.is_ok();
                 if closing || self.last_checkpoint.elapsed() >= self.every {
                     self.write_checkpoint();
                 }
@@ -63,7 +63,6 @@ impl<L: EventLog> Upkeep<L> {
                     self.trim().await;
                     trim = Instant::now();
                 }
-                self.gauges();
             }
         });
     }
@@ -107,7 +106,7 @@ impl<L: EventLog> Upkeep<L> {
             tracing::info!("checkpoints can be written again");
         }
         self.inner.meters.checkpoint_seconds.record(began.elapsed().as_secs_f64());
-        self.inner.meters.checkpointed_at.set(self.inner.log.now().0 as f64 / 1000.0);
+        *self.inner.checkpointed.lock() = Instant::now();
         self.last_checkpoint = Instant::now();
     }
 
@@ -148,21 +147,5 @@ impl<L: EventLog> Upkeep<L> {
             Ok(_) => {}
             Err(error) => tracing::warn!(error = apply::describe(&error), "the log could not be trimmed"),
         }
-    }
-
-    fn gauges(&self) {
-        let meters = &self.inner.meters;
-        let (mut profiles, mut bytes, mut lag) = (0, 0, 0);
-        for (partition, slot) in self.inner.log.partitions().iter().zip(&self.inner.slots) {
-            let state = slot.state.read();
-            let stats = state.fold.stats();
-            profiles += stats.profiles;
-            bytes += stats.bytes;
-            lag += self.inner.log.last(partition).0.saturating_sub(state.position.0);
-        }
-        meters.profiles.set(profiles as f64);
-        meters.profile_bytes.set(bytes as f64);
-        meters.lag_frames.set(lag as f64);
-        meters.checkpoint_age.set(self.last_checkpoint.elapsed().as_secs_f64());
     }
 }
