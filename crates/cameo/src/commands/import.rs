@@ -70,7 +70,7 @@ pub(crate) async fn run(args: ImportArgs) -> anyhow::Result<Done> {
         "visitors": visits_of.len(),
         "malformed": log.malformed.iter().map(|(line, reason)| json!({"line": line, "reason": reason})).collect::<Vec<_>>(),
         "seconds": seconds,
-        "visitsPerSecond": (sent.accepted as f64 / seconds).round(),
+        "visitsPerSecond": (sent.accepted as f64 / seconds) as u64,
         "busiest": busiest.map(|(id, visits)| json!({"tntId": id, "visits": visits})),
     });
     if args.target.json {
