@@ -9,6 +9,7 @@ use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How long a caller may pause within a body.
 pub const PAUSE: Duration = Duration::from_secs(30);
@@ -19,6 +20,22 @@ const DRAIN_TIME: Duration = Duration::from_secs(30);
 /// Room that is taken at once for a body that announces its length, in bytes.
 const FIRST_ROOM: usize = 1 << 20;
 
+/// A body that grows past this is a large one, in bytes.
+const LARGE_BYTES: usize = 4 << 20;
+/// Large bodies in memory at a time; others wait for their turn. Ours: with what decoding adds, well under the memory of
+/// a small machine, and more than its cores can work on.
+static LARGE: Semaphore = Semaphore::const_new(8);
+/// How long a large body waits for its turn.
+const TURN: Duration = Duration::from_secs(30);
+
+/// A body in memory. Keep it whole while the bytes are in use: it holds the turn of a large one.
+#[derive(Debug)]
+pub struct Whole {
+    /// The bytes.
+    pub bytes: Bytes,
+    _turn: Option<SemaphorePermit<'static>>,
+}
+
 /// Why a body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -28,6 +45,9 @@ pub enum BodyError {
         /// Bytes allowed.
         limit: usize,
     },
+    /// Too many large bodies are in memory.
+    #[error("too many large bodies are under way; try again in a moment")]
+    Busy,
     /// The caller went silent.
     #[error("the rest of the body did not come within {} seconds", PAUSE.as_secs())]
     TimedOut,
@@ -42,6 +62,7 @@ impl BodyError {
     pub const fn status(self) -> u16 {
         match self {
             Self::TooLarge { .. } => 413,
+            Self::Busy => 429,
             Self::TimedOut => 408,
             Self::Broken => 400,
         }
@@ -52,7 +73,7 @@ impl BodyError {
 ///
 /// # Errors
 /// See [`BodyError`].
-pub async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
+pub async fn read(mut body: Body, limit: usize) -> Result<Whole, BodyError> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
         drain(body).await;
@@ -60,6 +81,7 @@ pub async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
     }
     let mut first = Bytes::new();
     let mut rest: Option<BytesMut> = None;
+    let mut turn = None;
     loop {
         let frame = match tokio::time::timeout(PAUSE, body.frame()).await {
             Err(_) => return Err(BodyError::TimedOut),
@@ -73,6 +95,16 @@ pub async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
             drop((first, rest));
             drain(body).await;
             return Err(BodyError::TooLarge { limit });
+        }
+        if so_far + data.len() > LARGE_BYTES && turn.is_none() {
+            match tokio::time::timeout(TURN, LARGE.acquire()).await {
+                Ok(Ok(permit)) => turn = Some(permit),
+                _ => {
+                    drop((first, rest));
+                    drain(body).await;
+                    return Err(BodyError::Busy);
+                }
+            }
         }
         // Most bodies come in one piece, which needs no copy.
         match &mut rest {
@@ -88,7 +120,7 @@ pub async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
             }
         }
     }
-    Ok(rest.map_or(first, BytesMut::freeze))
+    Ok(Whole { bytes: rest.map_or(first, BytesMut::freeze), _turn: turn })
 }
 
 /// Reads what the caller still sends, within bounds, and throws it away.

@@ -2,6 +2,7 @@
 //! drain at the end that answers what is under way.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,6 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 /// How long a caller may take to send the head of a request, and how long an idle connection is kept. Ours.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
@@ -20,6 +22,9 @@ const HEAD_BYTES: usize = 64 << 10;
 /// Pause after a failed accept (out of file descriptors), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections at a time; further ones wait in the system's queue. Ours: a few hundred megabytes at worst.
+const CONNECTIONS: usize = 10_000;
+
 /// Serves until `stop` is done, then answers what is under way and returns.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
     // No pipeline_flush: it holds an answer back while bytes of the next request are there, and loses it for good when
@@ -28,9 +33,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEAD_BYTES);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let accept = async {
+            let place = Arc::clone(&connections).acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            accepted = accept => accepted,
             () = &mut stop => break,
         };
         let stream = match accepted {
@@ -50,6 +60,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }
+            drop(place);
         });
     }
     drop(listener);

@@ -98,7 +98,9 @@ pub(crate) fn print_profile(profile: &Value) {
         println!("{name:<names$}  {:<values$}  {}", text(&attribute["value"]), text(&attribute["modifiedAt"]));
     }
     if let Some(categories) = profile["categoryAffinities"].as_array() {
-        let shown = categories.iter().map(|c| format!("{} {:.2}", text(&c["category"]), c["points"].as_f64().unwrap_or_default()));
+        let shown = categories
+            .iter()
+            .map(|c| format!("{} {:.2}", text(&c["category"]), c["points"].as_f64().unwrap_or_default()));
         println!("\nAffinity: {}", shown.collect::<Vec<_>>().join(", "));
     }
 }

@@ -60,7 +60,7 @@ pub(super) async fn patch<L: EventLog>(State(app): State<Arc<App<L>>>, target: T
     let changed = async {
         let body = body::read(request.into_body(), PATCH_BYTES).await;
         let body = body.map_err(|error| Refusal::new(error.status(), error.to_string()))?;
-        change(&app, target, &body).await
+        change(&app, target, &body.bytes).await
     };
     changed.await.unwrap_or_else(|refusal| refusal.response(Family::Native))
 }

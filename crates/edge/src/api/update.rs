@@ -46,7 +46,7 @@ pub(super) async fn post<L: EventLog>(
     request: Request,
 ) -> Response {
     match body::read(request.into_body(), FORM_BYTES).await {
-        Ok(form) => update(&app, client, query, &form).await,
+        Ok(form) => update(&app, client, query, &form.bytes).await,
         Err(error) => Refusal::new(error.status(), error.to_string()).response(Family::Xml),
     }
 }

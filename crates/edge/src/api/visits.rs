@@ -2,18 +2,21 @@
 
 pub(crate) mod probe;
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::Response;
-use bytes::Bytes;
 use cameo_eventlog::EventLog;
 use cameo_profile::event::{Order, Visit, VisitContext};
 use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::visit::{Fields, Text, Value, VisitRequest};
@@ -107,12 +110,49 @@ fn json(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
         };
     }
     // All at once when all are well-formed; else one by one, so that a bad visit harms no other.
-    if let Ok(visits) = serde_json::from_slice::<Vec<VisitRequest<'_>>>(body) {
+    if let Ok(Capped { items, count }) = serde_json::from_slice::<Capped<VisitRequest<'_>>>(body) {
+        let visits = if count > VISITS { return Err(too_many(count)) } else { items };
         return Ok(Decoded { visits: visits.into_iter().map(Ok).collect(), single: false });
     }
-    let raw: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| json_refusal(&error))?;
-    let visits = raw.into_iter().map(|raw| serde_json::from_str(raw.get()).map_err(|error| json_refusal(&error)));
+    let raw: Capped<&RawValue> = serde_json::from_slice(body).map_err(|error| json_refusal(&error))?;
+    if raw.count > VISITS {
+        return Err(too_many(raw.count));
+    }
+    let visits = raw.items.into_iter().map(|raw| serde_json::from_str(raw.get()).map_err(|error| json_refusal(&error)));
     Ok(Decoded { visits: visits.collect(), single: false })
+}
+
+/// A list of which no more than [`VISITS`] items are kept, however long it is.
+struct Capped<T> {
+    items: Vec<T>,
+    count: usize,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct CappedVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for CappedVisitor<T> {
+            type Value = Capped<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of visits")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Capped<T>, A::Error> {
+                let mut items = Vec::new();
+                while items.len() < VISITS {
+                    match list.next_element()? {
+                        Some(item) => items.push(item),
+                        None => return Ok(Capped { count: items.len(), items }),
+                    }
+                }
+                let mut count = items.len();
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Capped { items, count })
+            }
+        }
+        from.deserialize_seq(CappedVisitor(PhantomData))
+    }
 }
 
 fn lines(body: &[u8]) -> Result<Vec<Result<VisitRequest<'_>, Refusal>>, Refusal> {
@@ -170,12 +210,11 @@ fn list_head(body: &[u8]) -> Option<(usize, &[u8])> {
 
 /// Takes one value off the front.
 fn skip<'b>(rest: &mut &'b [u8]) -> Result<&'b [u8], rmp_serde::decode::Error> {
-    use serde::Deserialize;
     let whole = *rest;
     let mut after = whole;
     let mut reader = rmp_serde::Deserializer::new(&mut after);
     reader.set_max_depth(DEPTH);
-    serde::de::IgnoredAny::deserialize(&mut reader)?;
+    IgnoredAny::deserialize(&mut reader)?;
     *rest = after;
     Ok(&whole[..whole.len() - after.len()])
 }
@@ -209,7 +248,7 @@ pub(super) async fn post<L: EventLog>(
         Err(refusal) => return body::refuse(content, refusal.response(Family::Native)).await,
     };
     let done = match body::read(content, BODY_BYTES).await {
-        Ok(bytes) => take(&app, client, head.headers.get(CONTENT_TYPE), render, bytes).await,
+        Ok(whole) => take(&app, client, head.headers.get(CONTENT_TYPE), render, &whole.bytes).await,
         Err(error) => Err(Refusal::new(error.status(), error.to_string())),
     };
     done.unwrap_or_else(|refusal| {
@@ -237,9 +276,9 @@ async fn take<L: EventLog>(
     client: &ClientCode,
     content_type: Option<&HeaderValue>,
     render: Option<Render>,
-    bytes: Bytes,
+    bytes: &[u8],
 ) -> Result<Response, Refusal> {
-    let decoded = decode(Encoding::of(content_type, &bytes), &bytes)?;
+    let decoded = decode(Encoding::of(content_type, bytes), bytes)?;
     let now_ms = app.replica.now().0;
     let mut call = app.replica.start_call(decoded.visits.len());
     let mut slots = 0;
