@@ -75,8 +75,13 @@ pub(crate) fn upload_all(server: &Server, path: &str, file: &str) -> String {
     complete(server, &status_path(server, &reply))
 }
 
+/// Waits until the server holds so many profiles; what it counts is a moment behind.
+pub(crate) fn profiles_become(server: &Server, expected: u64) {
+    wait::until(&format!("{expected} profiles"), || (metric(server, "cameo_profiles") == expected).then_some(()));
+}
+
 /// The sum over all samples of a metric.
-pub(crate) fn metric(server: &Server, name: &str) -> u64 {
+fn metric(server: &Server, name: &str) -> u64 {
     let metrics = server.get("/metrics").expect(200).text();
     let samples = metrics.lines().filter(|l| l.starts_with(name) && l[name.len()..].starts_with([' ', '{']));
     samples.filter_map(|l| l.rsplit(' ').next()).filter_map(|v| v.parse::<f64>().ok()).sum::<f64>() as u64

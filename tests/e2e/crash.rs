@@ -21,6 +21,10 @@ const CALLERS: u64 = 4;
 const ROUNDS: u32 = 200;
 /// A round's load lasts up to so many ms.
 const LOAD_MS: u64 = 250;
+/// In one of so many rounds it lasts longer than the time between checkpoints, which is a second here.
+const LONG_ROUND: u64 = 8;
+/// How long such a round is at least, in ms.
+const LONG_MS: u64 = 900;
 /// In one of so many rounds the server is killed while it starts.
 const KILLED_AT_START: u64 = 8;
 
@@ -28,7 +32,7 @@ const KILLED_AT_START: u64 = 8;
 fn acknowledged_visits_survive_hundreds_of_kills_exactly_once() {
     let mut random = Random::from_env("CAMEO_CRASH_SEED");
     let rounds = std::env::var("CAMEO_CRASH_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(ROUNDS);
-    let setup = Setup::default();
+    let setup = Setup::default().with(&["--checkpoint-seconds", "1"]);
     let mut callers: Vec<_> = (0..CALLERS).map(|number| Caller::new(number, random.next())).collect();
     for round in 0..rounds {
         if random.below(KILLED_AT_START) == 0 {
@@ -45,7 +49,8 @@ fn acknowledged_visits_survive_hundreds_of_kills_exactly_once() {
             for caller in &mut callers {
                 scope.spawn(move || caller.work_until_the_end(address));
             }
-            wait::pass(Duration::from_millis(random.below(LOAD_MS)));
+            let long = if random.below(LONG_ROUND) == 0 { LONG_MS } else { 0 };
+            wait::pass(Duration::from_millis(long + random.below(LOAD_MS)));
             server.kill();
         });
     }

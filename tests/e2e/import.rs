@@ -6,13 +6,15 @@ use cameo_tests::server::Server;
 use cameo_tests::{needs, process};
 use serde_json::Value;
 
-use crate::common::metric;
+use crate::common::{fetch, profiles_become};
 
 /// What an import must report, and what it must leave in the store.
 struct Expected {
     visits: u64,
     visitors: u64,
     malformed_line: u64,
+    /// Visits of the busiest visitor.
+    busiest: u64,
 }
 
 fn import(server: &Server, file: &Path) -> Value {
@@ -26,16 +28,22 @@ fn check(file: &Path, expected: &Expected) {
     let server = Server::start();
     let summary = import(&server, file);
     let text = summary.to_string();
-    assert!(text.contains(&expected.visits.to_string()), "visits: {text}");
-    assert!(text.contains(&expected.malformed_line.to_string()), "the malformed line is not named: {text}");
-    let profiles = metric(&server, "cameo_profiles");
-    assert_eq!(profiles, expected.visitors, "profiles held; the import said {text}");
+    assert_eq!(summary["visits"], expected.visits, "{text}");
+    assert_eq!(summary["visitors"], expected.visitors, "{text}");
+    assert_eq!(summary["malformed"][0]["line"], expected.malformed_line, "{text}");
+    assert_eq!(summary["malformed"].as_array().map(Vec::len), Some(1), "{text}");
+    profiles_become(&server, expected.visitors);
+
+    let busiest = summary["busiest"]["tntId"].as_str().unwrap_or_else(|| panic!("no busiest visitor: {text}"));
+    let profile = fetch(&server, busiest).expect(200).json();
+    let visits = profile["profileAttributes"]["visitCount"]["value"].as_str().map(str::to_owned);
+    assert_eq!(visits, Some(expected.busiest.to_string()), "{profile}");
 }
 
 #[test]
 fn an_excerpt_is_imported_with_its_malformed_line_named() {
     let file = process::workspace().join("tests/data/access-500.log");
-    check(&file, &Expected { visits: 500, visitors: 119, malformed_line: 251 });
+    check(&file, &Expected { visits: 500, visitors: 119, malformed_line: 251, busiest: 41 });
 }
 
 #[test]
@@ -44,5 +52,5 @@ fn the_whole_log_is_imported_packed() {
         return;
     }
     let file = process::workspace().join("../shared/data/access.log.gz");
-    check(&file, &Expected { visits: 9999, visitors: 1861, malformed_line: 8899 });
+    check(&file, &Expected { visits: 9999, visitors: 1861, malformed_line: 8899, busiest: 364 });
 }

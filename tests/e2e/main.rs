@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bulk;
+mod cli;
 mod common;
 mod corpus;
 mod crash;
