@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use cameo_eventlog::frame::{Frame, Lineage};
+use cameo_gateway::parse::{Format, Item, Parser, Version};
 use cameo_profile::{Event, LogTime, PartitionState};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -10,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; the name is also that of the corpus folder.
-pub const TARGETS: [Target; 3] = [("event", event), ("frame", frame), ("visit", visit)];
+pub const TARGETS: [Target; 4] = [("batch", batch), ("event", event), ("frame", frame), ("visit", visit)];
 
 /// One event of the log: what decodes encodes to the same event, and folds; the state survives a checkpoint.
 ///
@@ -88,3 +89,46 @@ pub fn visit(data: &[u8]) {
 
 /// Some moment in 2026, as the clock of the target.
 const NOW_MS: u64 = 1_780_000_000_000;
+
+/// A bulk file; the first byte chooses version, form and how it is cut. However it is cut, the same rows, failures and
+/// refusal come out, and they add up.
+///
+/// # Panics
+/// When that does not hold.
+pub fn batch(data: &[u8]) {
+    let Some((&choice, file)) = data.split_first() else { return };
+    let version = [Version::V1, Version::V2, Version::V3][usize::from(choice % 3)];
+    let format =
+        [None, Some(Format::Text), Some(Format::JsonLines), Some(Format::JsonArray)][usize::from(choice / 3 % 4)];
+    let whole = parse(version, format, file, file.len().max(1));
+    let cut = parse(version, format, file, 1 + usize::from(choice / 12));
+    assert_eq!(whole, cut, "the same however it is cut");
+}
+
+/// Everything a parser says of a file that comes in pieces of so many bytes.
+fn parse(version: Version, format: Option<Format>, file: &[u8], piece: usize) -> Vec<String> {
+    let mut said = Vec::new();
+    let mut last_line = 0;
+    let mut sink = |item: Item<'_>| match &item {
+        Item::Row(row) => {
+            assert!(row.line > last_line, "lines rise");
+            last_line = row.line;
+            assert!(row.cells().next().is_some(), "a row has a value");
+            let cells: Vec<_> = row.cells().collect();
+            assert!(version.removes() || cells.iter().all(|cell| cell.value.is_some()), "only v3 removes");
+            said.push(format!("{} {:?} {:?} {cells:?}", row.line, row.kind, row.id));
+        }
+        Item::Skipped => said.push("skipped".into()),
+        Item::Failed(failure) => {
+            assert!(!failure.reason.is_empty(), "every failure says why");
+            last_line = failure.line;
+            said.push(format!("{failure:?}"));
+        }
+    };
+    let mut parser = Parser::new(version, format);
+    let result = file.chunks(piece).try_for_each(|piece| parser.feed(piece, &mut sink));
+    let result = result.and_then(|()| parser.finish(&mut sink));
+    assert_eq!(parser.rows() as usize, said.len(), "as many rows as items");
+    said.push(format!("{result:?}"));
+    said
+}
