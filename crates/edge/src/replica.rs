@@ -244,8 +244,9 @@ impl<L: EventLog> Replica<L> {
             let partitions: Vec<_> =
                 self.partitions().iter().filter(|partition| partition.index() % count == n).collect();
             let inner = Arc::clone(&self.inner);
-            let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(OpenError::Thread)?;
-            self.spawn(format!("applier-{n}"), move || runtime.block_on(apply::run(inner, partitions)))?;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
+            self.spawn(format!("applier-{n}"), move || apply::run(&inner, &partitions, &runtime))?;
         }
         Ok(())
     }

@@ -214,6 +214,16 @@ impl<T: Ticket> Appender<T> {
         self.inner.take_tickets(frame.partition, frame.appender, frame.counter)
     }
 
+    /// Fails the tickets of all frames of a partition that nobody has taken: for a replica that can apply them no more.
+    pub fn fail_waiting(&self, partition: Partition, error: &AppendError) {
+        let Some(slot) = self.inner.slots.get(partition.index()) else { return };
+        let waiting = slot.waiting.lock().take_all();
+        for tickets in waiting {
+            self.inner.waiting_events.fetch_sub(tickets.len(), Ordering::Relaxed);
+            tickets.into_iter().flatten().for_each(|ticket| ticket.fail(error));
+        }
+    }
+
     /// Takes no more events, appends what is pending, and ends the thread. Blocks until that is done.
     pub fn close(&self) {
         self.inner.close();

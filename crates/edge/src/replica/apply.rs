@@ -1,17 +1,29 @@
 //! The applier: takes frames from the log and folds them into the partitions it owns. The only writer of state.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use cameo_eventlog::frame::{Admit, Frame};
 use cameo_eventlog::{AppendError, EventLog, LogReader, StoredFrame};
 use cameo_profile::{Address, Event, LogTime, Outcome, Partition, PartitionState};
+use tokio::runtime::Runtime;
 
 use super::call::{Answer, EventTicket};
 use super::{Folded, Halt, Inner};
 
-/// Runs until the replica closes or the log cannot be read on.
-pub(super) async fn run<L: EventLog>(inner: Arc<Inner<L>>, partitions: Vec<Partition>) {
+/// How often stopped partitions are looked at for events that were on their way.
+const STOPPED_LOOK: Duration = Duration::from_millis(50);
+
+/// Runs until the replica closes. A panic in the fold stops the partitions, as an error does: what it left behind is a
+/// state of no position.
+pub(super) fn run<L: EventLog>(inner: &Inner<L>, partitions: &[Partition], runtime: &Runtime) {
+    let followed = catch_unwind(AssertUnwindSafe(|| runtime.block_on(follow(inner, partitions))));
+    if followed.is_err() {
+        runtime.block_on(stop_all(inner, partitions, "its applier panicked"));
+    }
+}
+
+async fn follow<L: EventLog>(inner: &Inner<L>, partitions: &[Partition]) {
     let from = partitions.iter().map(|&p| (p, inner.slots[p.index()].state.read().position)).collect();
     let mut reader = inner.log.reader(from);
     loop {
@@ -22,18 +34,30 @@ pub(super) async fn run<L: EventLog>(inner: Arc<Inner<L>>, partitions: Vec<Parti
         match batch {
             Ok(frames) => {
                 for frame in &frames {
-                    apply(&inner, frame);
+                    apply(inner, frame);
                 }
                 // One wake-up a batch for whoever waits for a position.
                 inner.applied.notify_waiters();
             }
-            Err(error) => {
-                for &partition in &partitions {
-                    inner.halt(partition, Halt { position: None, reason: describe(&error) });
-                }
-                inner.applied.notify_waiters();
-                return;
-            }
+            Err(error) => return stop_all(inner, partitions, &describe(&error)).await,
+        }
+    }
+}
+
+/// Stops partitions whose log cannot be read on. Their tickets would wait for ever, as no frame comes to take them, so
+/// they are failed as they come: an event may have been on its way when its partition stopped.
+async fn stop_all<L: EventLog>(inner: &Inner<L>, partitions: &[Partition], reason: &str) {
+    for &partition in partitions {
+        inner.halt(partition, Halt { position: None, reason: reason.to_owned() });
+    }
+    inner.applied.notify_waiters();
+    let error = AppendError::Unknown(format!("the partition has stopped: {reason}").into());
+    loop {
+        for &partition in partitions {
+            inner.appender.fail_waiting(partition, &error);
+        }
+        if tokio::time::timeout(STOPPED_LOOK, inner.closed()).await.is_ok() {
+            return;
         }
     }
 }
@@ -63,6 +87,8 @@ fn apply<L: EventLog>(inner: &Inner<L>, stored: &StoredFrame) {
     let mut answers = Vec::new();
     {
         let mut state = slot.state.write();
+        // Dropped before the lock is.
+        let _guard = HaltOnPanic { inner, stored };
         if let Err(reason) = fold(inner, &mut state, stored, &mut answers) {
             // Under the lock: a state of no position must never reach a checkpoint.
             inner.halt(stored.partition, Halt { position: Some(stored.position), reason });
@@ -75,6 +101,21 @@ fn apply<L: EventLog>(inner: &Inner<L>, stored: &StoredFrame) {
     inner.meters.apply_seconds.record(began.elapsed().as_secs_f64());
 }
 
+/// Stops the partition when the fold panics, still under its lock: a state of no position must never reach a checkpoint.
+struct HaltOnPanic<'a, L: EventLog> {
+    inner: &'a Inner<L>,
+    stored: &'a StoredFrame,
+}
+
+impl<L: EventLog> Drop for HaltOnPanic<'_, L> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let halt = Halt { position: Some(self.stored.position), reason: "the fold panicked".into() };
+            self.inner.halt(self.stored.partition, halt);
+        }
+    }
+}
+
 fn fold<L: EventLog>(
     inner: &Inner<L>,
     state: &mut Folded,
@@ -84,6 +125,10 @@ fn fold<L: EventLog>(
     let frame = Frame::decode(&stored.bytes).map_err(|error| describe(&error))?;
     if frame.header().partition != stored.partition {
         return Err(format!("the frame was made for partition {}", frame.header().partition));
+    }
+    if stored.position <= state.position {
+        // Delivered again: its effect is in the state, and its place is before the state's.
+        return Ok(());
     }
     let mut tickets = inner.appender.take_tickets(frame.header()).unwrap_or_default().into_iter();
     match state.lineage.admit(frame.header(), frame.digest(), stored.at) {

@@ -104,6 +104,10 @@ impl<T> Registry<T> {
         let at = self.0.iter().position(|waiting| waiting.appender == appender && waiting.counter == counter)?;
         self.0.remove(at).map(|waiting| waiting.tickets)
     }
+
+    pub(super) fn take_all(&mut self) -> Vec<Vec<Option<T>>> {
+        self.0.drain(..).map(|waiting| waiting.tickets).collect()
+    }
 }
 
 /// The end of the chain of this appender's frames in one partition.
