@@ -2,6 +2,7 @@
 
 mod commands;
 mod config;
+mod ledger;
 mod observe;
 mod standalone;
 

@@ -8,11 +8,14 @@ use axum::Router;
 use axum::routing::get;
 use cameo_edge::{Clients, Edge, EdgeConfig};
 use cameo_eventlog::{EmbeddedLog, EmbeddedOptions};
+use cameo_gateway::{Gateway, GatewayConfig};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use utoipa::OpenApi;
 
 use crate::config::{DurabilityArg, Standalone, StandaloneArgs};
+use crate::ledger::ReplicaLedger;
 use crate::observe;
 
 /// Pause between clean-ups of the metrics recorder, which otherwise keeps every sample until it is asked for them.
@@ -54,20 +57,42 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
             metrics.run_upkeep();
         }
     });
-    let router = router(&edge)?;
+    let gateway = GatewayConfig {
+        clients: config.clients.iter().map(|client| client.code.clone()).collect(),
+        spool_dir: config.data_dir.join("spool"),
+        sole_gateway: true,
+    };
+    let gateway = Gateway::new(gateway, Arc::new(ReplicaLedger(edge.replica())))?;
+    let router = router(&edge, &gateway)?;
     greet(&config, listener.local_addr().unwrap_or(config.listen));
     cameo_http::serve::serve(listener, router, stop()?).await;
+    // Files that are being submitted still need the replica.
+    gateway.close().await;
     edge.close().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-fn router(edge: &Edge<EmbeddedLog>) -> anyhow::Result<Router> {
-    let description = cameo_edge::openapi();
+/// The routes of all roles, and the description of all of them.
+fn router(edge: &Edge<EmbeddedLog>, gateway: &Gateway<ReplicaLedger>) -> anyhow::Result<Router> {
+    let mut description = cameo_edge::openapi();
+    description.merge(cameo_gateway::openapi());
+    description.merge(Description::openapi());
+    description.info.version = env!("CARGO_PKG_VERSION").into();
     let description = description.to_json().context("cannot write the OpenAPI description")?;
     let described = get(move || async move { ([("content-type", "application/json")], description) });
-    Ok(cameo_http::with_fallbacks(edge.router().route("/openapi.json", described)))
+    let router = edge.router().merge(gateway.router()).route("/openapi.json", described);
+    Ok(cameo_http::with_fallbacks(router))
 }
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3")))]
+#[expect(dead_code, reason = "only its description is used: the handler closes over the text")]
+fn openapi_json() {}
+
+#[derive(OpenApi)]
+#[openapi(paths(openapi_json))]
+struct Description;
 
 /// Done at SIGTERM or SIGINT; a second one ends the process at once.
 fn stop() -> anyhow::Result<impl Future<Output = ()>> {

@@ -11,3 +11,20 @@ pub const COLUMNS: usize = cameo_profile::limits::ATTRIBUTES;
 pub const ROW_BYTES: usize = cameo_profile::limits::PROFILE_BYTES;
 /// Characters of a caller's text that an error repeats. Ours: enough to find it again.
 pub const QUOTED_CHARS: usize = 64;
+/// Uploads under way at once: from the first byte of the body until the last row is applied. Ours: each holds a spool
+/// file and a few megabytes; past it a caller is told to come back.
+pub const UPLOADS: usize = 8;
+/// About how many bytes of rows make one event. Ours: an eighth of what an event may be, so that an unusually large
+/// row still fits, and small enough that a frame takes several.
+pub const CHUNK_BYTES: usize = 48 << 10;
+/// Rows that wait for their event to fill, over all partitions of one upload, in bytes. Ours: with many partitions
+/// events get smaller instead.
+pub const CHUNKS_BYTES: usize = 4 << 20;
+/// Events of one upload that are in the log's hands and not applied yet. Ours: two or three frames for every applier.
+pub const EVENTS_IN_FLIGHT: usize = 48;
+/// Batches that a list shows. Ours; the newest ones.
+pub const BATCHES_LISTED: usize = 100;
+/// Pieces of a body that wait for the spool's thread. Ours: with the 64 KB of a connection's buffer half a megabyte.
+pub const PIECES_WAITING: usize = 8;
+/// How long the body of an upload may take. Ours: 50 MB at 100 KB/s, with room.
+pub const UPLOAD_TIME: std::time::Duration = std::time::Duration::from_secs(600);

@@ -1,0 +1,301 @@
+//! Brings the rows of a validated file into the log, as often as it takes.
+//!
+//! Each attempt asks the partitions how far they are, reads the spool again, and appends what is missing, in order and
+//! with a bounded number of events in flight. What an earlier attempt, or another process, appended in the meantime is
+//! dropped by the fold: a row counts once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cameo_profile::event::{BatchErrors, RowError};
+use cameo_profile::state::{BatchHead, BatchPart};
+use cameo_profile::{ClientCode, Event, Outcome, Partition, ids};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::bounds;
+use crate::chunk::{Batch, Chunk};
+use crate::ledger::{Ledger, LedgerError};
+use crate::metrics::Meters;
+use crate::parse::{Item, Row, RowFailure, Version};
+use crate::spool::Spooled;
+use crate::status;
+
+/// The first pause after an attempt that failed; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long attempts go on without a single row of progress. Ours: past it the batch reads as stuck, and the same
+/// upload with its key resumes it.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
+
+/// Batches that this process is submitting.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Running(Arc<Mutex<HashSet<Key>>>);
+
+/// A client and its batch.
+type Key = (ClientCode, Box<str>);
+
+/// The right to submit a batch; while it lives nobody else in this process does.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    running: Running,
+    key: Key,
+}
+
+impl Running {
+    pub(crate) fn begin(&self, client: &ClientCode, batch: &str) -> Option<Turn> {
+        let key: Key = (client.clone(), batch.into());
+        self.0.lock().insert(key.clone()).then(|| Turn { running: self.clone(), key })
+    }
+
+    pub(crate) fn has(&self, client: &ClientCode, batch: &str) -> bool {
+        self.0.lock().contains(&(client.clone(), batch.into()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.running.0.lock().remove(&self.key);
+    }
+}
+
+/// A file to bring into the log.
+pub(crate) struct Submission<L> {
+    pub(crate) ledger: Arc<L>,
+    pub(crate) client: ClientCode,
+    pub(crate) head: BatchHead,
+    /// Where the head lives.
+    pub(crate) head_partition: Partition,
+    pub(crate) spooled: Arc<Spooled>,
+    pub(crate) version: Version,
+    pub(crate) turn: Turn,
+    pub(crate) meters: Arc<Meters>,
+    /// Turns true when the gateway has waited long enough for what is under way.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Why an attempt did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("rows did not follow what their partition had seen")]
+    DoesNotFollow,
+    #[error("the spool cannot be read: {0}")]
+    Spool(std::io::Error),
+    #[error("the log does not take an event of a file: {0}")]
+    Thread(tokio::task::JoinError),
+}
+
+impl<L: Ledger> Submission<L> {
+    /// Runs to the end. `reported` is told when the failed rows are in the log, and dropped at the first failure:
+    /// nobody shall wait for what may take long.
+    pub(crate) async fn run(mut self, reported: oneshot::Sender<()>) {
+        let before = self.counted();
+        self.attempts(reported).await;
+        if let (Some(before), Some(after)) = (before, self.counted()) {
+            self.meters.rows_updated.increment(after.updated - before.updated);
+            self.meters.rows_not_found.increment(after.not_found - before.not_found);
+            self.meters.rows_failed.increment(after.failed - before.failed);
+        }
+        // What reads as no longer under way has been counted.
+        drop(self.turn);
+    }
+
+    async fn attempts(&mut self, reported: oneshot::Sender<()>) {
+        let (mut waiting, mut reported, mut pause) = (Some(reported), false, FIRST_PAUSE);
+        let (mut applied, mut progress_at) = (0, Instant::now());
+        loop {
+            let error = match self.attempt(&mut reported, &mut waiting).await {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            waiting = None;
+            let now_applied = self.counted().map_or(applied, |part| part.consumed());
+            if reported && now_applied >= u64::from(self.head.rows_to_apply) {
+                return;
+            }
+            if now_applied > applied {
+                (applied, progress_at, pause) = (now_applied, Instant::now(), FIRST_PAUSE);
+            }
+            let batch = &*self.head.batch;
+            if progress_at.elapsed() > GIVE_UP_AFTER || matches!(error, AttemptError::Spool(_)) {
+                tracing::error!(batch.id = batch, %error, "gave up on a batch; the same upload with its key resumes it");
+                return;
+            }
+            tracing::warn!(batch.id = batch, %error, pause.ms = pause.as_millis(), "could not append all rows yet");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // An error means that the gateway is gone, which is as good as a stop.
+                _ = self.stop.wait_for(|stop| *stop) => {
+                    tracing::warn!(batch.id = batch, "stopped before all rows were appended");
+                    return;
+                }
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// What the partitions counted, together; nothing if they cannot be read.
+    fn counted(&self) -> Option<BatchPart> {
+        let parts = self.ledger.parts(self.client.as_str(), &self.head.batch).ok()?;
+        Some(status::sum(&parts))
+    }
+
+    async fn attempt(
+        &self,
+        reported: &mut bool,
+        waiting: &mut Option<oneshot::Sender<()>>,
+    ) -> Result<(), AttemptError> {
+        if !*reported {
+            self.report().await?;
+            *reported = true;
+        }
+        if let Some(waiting) = waiting.take() {
+            // The caller may have gone.
+            let _ = waiting.send(());
+        }
+        self.rows().await
+    }
+
+    /// Appends the failed rows, ahead of all others: the fold keeps them by rising lines.
+    async fn report(&self) -> Result<(), AttemptError> {
+        let errors = &self.spooled.report.errors;
+        let (held, _) = self.ledger.errors(self.client.as_str(), &self.head.batch)?;
+        let last = held.last().map_or(0, |error| error.line);
+        let missing = &errors[errors.partition_point(|error| error.line <= last)..];
+        let mut rest = missing;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|error| {
+                bytes += error.reason.len() + error.column.as_ref().map_or(0, String::len) + 16;
+                bytes <= bounds::CHUNK_BYTES
+            });
+            let (some, others) = rest.split_at(fits.count().max(1));
+            rest = others;
+            let event = BatchErrors {
+                client: self.client.as_str(),
+                batch: &self.head.batch,
+                errors: some.iter().map(row_error).collect(),
+            };
+            self.ledger.append(self.head_partition, &Event::BatchErrors(event)).await?;
+        }
+        Ok(())
+    }
+
+    /// Appends every row that its partition has not seen, and waits until all are applied.
+    async fn rows(&self) -> Result<(), AttemptError> {
+        let parts = self.ledger.parts(self.client.as_str(), &self.head.batch)?;
+        if status::sum(&parts).consumed() >= u64::from(self.head.rows_to_apply) {
+            return Ok(());
+        }
+        let (sender, mut receiver) = mpsc::channel(bounds::EVENTS_IN_FLIGHT);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let mut appending = Appending {
+            ledger: Arc::clone(&self.ledger),
+            client: self.client.clone(),
+            head: self.head.clone(),
+            version: self.version,
+            chunk_bytes: (bounds::CHUNKS_BYTES / parts.len().max(1)).min(bounds::CHUNK_BYTES),
+            chunks: parts.iter().map(|part| Chunk::following(part.high_line)).collect(),
+            seen: parts.iter().map(|part| part.high_line).collect(),
+            address: String::new(),
+        };
+        let (spooled, stop) = (Arc::clone(&self.spooled), Arc::clone(&stopped));
+        let reading = tokio::task::spawn_blocking(move || {
+            let ledger = Arc::clone(&appending.ledger);
+            let mut hand_over = |partition, event: &Event<'_>| {
+                // Made before there is room for it: one event more than the bound.
+                let applied = ledger.append(partition, event);
+                !stop.load(Ordering::Relaxed) && sender.blocking_send(applied).is_ok()
+            };
+            spooled.replay(|item| appending.take(item, &mut hand_over))?;
+            appending.rest(&mut hand_over);
+            Ok(())
+        });
+        // Past a failure the rest is waited for all the same, so that the next attempt starts from what is known.
+        let mut failure = None;
+        while let Some(applied) = receiver.recv().await {
+            let done: Result<(), AttemptError> = match applied.await {
+                Ok(Outcome::BatchRows { follow: false }) => Err(AttemptError::DoesNotFollow),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = done {
+                stopped.store(true, Ordering::Relaxed);
+                failure.get_or_insert(error);
+            }
+        }
+        let read: std::io::Result<()> = reading.await.map_err(AttemptError::Thread)?;
+        match failure {
+            Some(failure) => Err(failure),
+            None => read.map_err(AttemptError::Spool),
+        }
+    }
+}
+
+fn row_error(failure: &RowFailure) -> RowError<'_> {
+    RowError { line: failure.line, column: failure.column.as_deref(), reason: &failure.reason }
+}
+
+/// Sorts rows into partitions and makes events of them.
+struct Appending<L> {
+    ledger: Arc<L>,
+    client: ClientCode,
+    head: BatchHead,
+    version: Version,
+    chunk_bytes: usize,
+    /// By partition.
+    chunks: Vec<Chunk>,
+    /// The highest line that each partition has, by partition.
+    seen: Vec<u32>,
+    address: String,
+}
+
+impl<L: Ledger> Appending<L> {
+    fn take(&mut self, item: Item<'_>, hand_over: &mut impl FnMut(Partition, &Event<'_>) -> bool) -> bool {
+        let Item::Row(row) = item else { return true };
+        let partition = self.partition(&row);
+        if row.line <= self.seen[partition.index()] {
+            return true;
+        }
+        let mut goes_on = true;
+        if !self.chunks[partition.index()].takes(&row) {
+            goes_on = self.give(partition, hand_over);
+        }
+        let chunk = &mut self.chunks[partition.index()];
+        chunk.push(&row);
+        if chunk.bytes() >= self.chunk_bytes {
+            goes_on &= self.give(partition, hand_over);
+        }
+        goes_on
+    }
+
+    fn rest(&mut self, hand_over: &mut impl FnMut(Partition, &Event<'_>) -> bool) {
+        for partition in self.ledger.partitions().iter() {
+            if !self.chunks[partition.index()].is_empty() && !self.give(partition, hand_over) {
+                return;
+            }
+        }
+    }
+
+    fn give(&mut self, partition: Partition, hand_over: &mut impl FnMut(Partition, &Event<'_>) -> bool) -> bool {
+        let batch = Batch {
+            client: self.client.as_str(),
+            batch: &self.head.batch,
+            create: self.version.creates(),
+            occurred_at: self.head.opened_at,
+        };
+        self.chunks[partition.index()].give(batch, |event| hand_over(partition, event))
+    }
+
+    fn partition(&mut self, row: &Row<'_>) -> Partition {
+        self.address.clear();
+        self.address.extend([row.kind.prefix(), ":", row.id]);
+        ids::partition_of(&self.client, &self.address, self.ledger.partitions())
+    }
+}
