@@ -1,5 +1,6 @@
 //! A ledger for tests: it folds in memory, at once, and does what a log can do at its worst.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -27,7 +28,7 @@ pub(crate) enum Fate {
 pub(crate) struct Fake {
     states: Vec<Mutex<PartitionState>>,
     clock: AtomicU64,
-    fates: Mutex<std::vec::IntoIter<Fate>>,
+    fates: Mutex<VecDeque<Fate>>,
     hangs: Arc<OnceLock<()>>,
 }
 
@@ -42,7 +43,7 @@ impl Fake {
     }
 
     pub(crate) fn fates(&self, fates: &[Fate]) {
-        *self.fates.lock() = Vec::from(fates).into_iter();
+        *self.fates.lock() = fates.iter().copied().collect();
     }
 
     pub(crate) fn hangs(&self) -> bool {
@@ -88,7 +89,7 @@ impl Fake {
     fn fate(&self, event: &Event<'_>) -> Fate {
         match event {
             Event::BatchRows(_) if self.hangs() => Fate::Hangs,
-            Event::BatchRows(_) => self.fates.lock().next().unwrap_or(Fate::Applied),
+            Event::BatchRows(_) => self.fates.lock().pop_front().unwrap_or(Fate::Applied),
             _ => Fate::Applied,
         }
     }

@@ -1,7 +1,7 @@
 //! The parser of bulk files: fed with pieces of any size, it gives rows, skipped rows and failed rows, in order.
 //!
-//! Three forms, told apart by the content type, else by the first byte: batch text ([`text`]), a JSON array of objects
-//! and NDJSON ([`json`]). Pure: no IO, no clock. Memory: at most one line ([`crate::bounds::LINE_BYTES`]) twice.
+//! Three forms, told apart by the content type, else by the first byte: batch text, a JSON array of objects and
+//! NDJSON. Pure: no IO, no clock. Memory: at most one line ([`crate::bounds::LINE_BYTES`]) twice.
 //!
 //! A row that is wrong is an [`Item::Failed`] and the next one is read; a file that is wrong is [`Refused`].
 
