@@ -2,7 +2,7 @@
 
 mod fetch;
 mod health;
-mod ids;
+pub(crate) mod ids;
 mod native;
 pub(crate) mod openapi;
 #[cfg(test)]
@@ -29,6 +29,7 @@ pub(crate) struct App<L: EventLog> {
     pub(crate) replica: Arc<Replica<L>>,
     pub(crate) config: EdgeConfig,
     pub(crate) meters: ApiMeters,
+    pub(crate) ids: ids::Generator,
 }
 
 impl<L: EventLog> App<L> {

@@ -6,6 +6,7 @@ use cameo_eventlog::EventLog;
 use cameo_profile::Event;
 use cameo_profile::event::ClientSettings;
 
+use crate::api::ids::Generator;
 use crate::api::{self, App};
 use crate::config::EdgeConfig;
 use crate::metrics::ApiMeters;
@@ -24,7 +25,7 @@ impl<L: EventLog> Edge<L> {
     pub async fn open(config: EdgeConfig, log: Arc<L>) -> Result<Self, OpenError> {
         let replica = Arc::new(Replica::open(&config, log)?);
         settle_lifetimes(&config, &replica).await?;
-        Ok(Self { app: Arc::new(App { replica, config, meters: ApiMeters::new() }) })
+        Ok(Self { app: Arc::new(App { replica, config, meters: ApiMeters::new(), ids: Generator::default() }) })
     }
 
     /// The HTTP API.

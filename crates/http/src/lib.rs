@@ -6,6 +6,7 @@
 //! Invariant: a request that arrives whole gets an answer, also when it is refused.
 
 pub mod body;
+mod count;
 mod fallback;
 pub mod query;
 pub mod refusal;

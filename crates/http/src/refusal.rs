@@ -10,6 +10,8 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
+use crate::body::BodyError;
+
 /// Seconds that a caller shall wait when queues are full.
 pub const RETRY_BUSY: u16 = 1;
 /// Seconds that a caller shall wait when the log is not there, or full.
@@ -145,6 +147,17 @@ pub fn xml_text(out: &mut String, text: &str) {
             c if c.is_control() && !matches!(c, '\t' | '\n' | '\r') => out.push('\u{fffd}'),
             c => out.push(c),
         }
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        let (limit, retry_after) = match error {
+            BodyError::TooLarge { limit } => (Some(limit), None),
+            BodyError::Busy => (None, Some(RETRY_BUSY)),
+            BodyError::TimedOut | BodyError::Broken => (None, None),
+        };
+        Self { limit, retry_after, ..Self::new(error.status(), error.to_string()) }
     }
 }
 

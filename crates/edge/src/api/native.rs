@@ -17,7 +17,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use super::visit::{Fields, Text, Time, Value, shorten};
+use super::visit::{Fields, Object, Text, Time, Value, shorten};
 use super::{App, write};
 use cameo_http::{Family, Refusal, body};
 
@@ -58,8 +58,7 @@ pub(super) async fn get<L: EventLog>(State(app): State<Arc<App<L>>>, target: Tar
 pub(super) async fn patch<L: EventLog>(State(app): State<Arc<App<L>>>, target: Target, request: Request) -> Response {
     app.meters.updates.increment(1);
     let changed = async {
-        let body = body::read(request.into_body(), PATCH_BYTES).await;
-        let body = body.map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        let body = body::read(request.into_body(), PATCH_BYTES).await?;
         change(&app, target, &body.bytes).await
     };
     changed.await.unwrap_or_else(|refusal| refusal.response(Family::Native))
@@ -138,7 +137,7 @@ fn reply(body: Vec<u8>) -> Response {
 
 async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8]) -> Result<Response, Refusal> {
     let (client, address, partition) = resolve(app, target)?;
-    let request: PatchRequest<'_> = serde_json::from_slice(body).map_err(|error| {
+    let Object(request): Object<PatchRequest<'_>> = serde_json::from_slice(body).map_err(|error| {
         let place = (error.line() > 0).then(|| (error.line(), error.column()));
         Refusal { place, ..Refusal::new(400, error.to_string()) }
     })?;

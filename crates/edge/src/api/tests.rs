@@ -1,1 +1,115 @@
-//! Tests.
+//! The API in process, over the log in memory: shapes, refusals, every limit, and that the description has every route.
+
+mod description;
+mod limits;
+mod profiles;
+mod visits;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use cameo_eventlog::{Clock, MemoryLog};
+use cameo_profile::{ClientCode, PartitionCount};
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+use crate::{ClientConfig, Clients, Edge, EdgeConfig};
+
+/// The time that rigs start at.
+const NOW: u64 = 1_790_000_000_000;
+const VISITS: &str = "/v1/demo/visits";
+
+/// An edge over a log in memory.
+struct Rig {
+    edge: Edge<MemoryLog>,
+    log: MemoryLog,
+    clock: Clock,
+    router: Router,
+    _dir: TempDir,
+}
+
+/// A reply, read whole.
+#[derive(Debug)]
+struct Reply {
+    status: StatusCode,
+    content_type: String,
+    retry_after: bool,
+    text: String,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    #[track_caller]
+    fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self
+    }
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let clock = Clock::manual(NOW);
+        let log = MemoryLog::with_clock(PartitionCount::new(4).unwrap(), clock.clone());
+        let dir = tempfile::tempdir().unwrap();
+        let client = |code| ClientConfig { code: ClientCode::new(code).unwrap(), lifetime_days: 14 };
+        let config = EdgeConfig {
+            clients: Clients::new(vec![client("demo"), ClientConfig { lifetime_days: 2, ..client("brief") }]),
+            checkpoint_dir: dir.path().join("checkpoint"),
+            checkpoint_every: Duration::from_secs(3600),
+            retention: Duration::from_secs(3600),
+            metrics: None,
+        };
+        let edge = Edge::open(config, Arc::new(log.clone())).await.unwrap();
+        let router = cameo_http::with_fallbacks(edge.router());
+        Self { edge, log, clock, router, _dir: dir }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let (content_type, retry_after) = (header("content-type"), !header("retry-after").is_empty());
+        Reply { status: parts.status, content_type, retry_after, text }
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    async fn call(&self, method: Method, path: &str, content_type: &str, body: impl Into<Body>) -> Reply {
+        let request = Request::builder().method(method).uri(path).header("content-type", content_type);
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    async fn visit(&self, visit: &Value) -> Reply {
+        self.call(Method::POST, VISITS, "application/json", visit.to_string()).await
+    }
+
+    async fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.call(Method::PATCH, path, "application/json", body.to_string()).await
+    }
+
+    async fn fetch(&self, tnt_id: &str) -> Reply {
+        self.get(&format!("/rest/v1/profiles/{tnt_id}?client=demo")).await
+    }
+
+    /// The value of one attribute of a tntId, if it has it.
+    async fn attribute(&self, tnt_id: &str, name: &str) -> Option<String> {
+        let profile = self.fetch(tnt_id).await.expect(200).json();
+        profile["profileAttributes"][name]["value"].as_str().map(str::to_owned)
+    }
+
+    /// Everything that is in the log: the same before and after when nothing was stored.
+    fn stored(&self) -> Vec<(cameo_profile::Position, u128)> {
+        self.edge.replica().digests()
+    }
+}

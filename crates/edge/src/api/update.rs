@@ -47,7 +47,7 @@ pub(super) async fn post<L: EventLog>(
 ) -> Response {
     match body::read(request.into_body(), FORM_BYTES).await {
         Ok(form) => update(&app, client, query, &form.bytes).await,
-        Err(error) => Refusal::new(error.status(), error.to_string()).response(Family::Xml),
+        Err(error) => Refusal::from(error).response(Family::Xml),
     }
 }
 

@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use cameo_profile::ids::{self, Invalid};
 use cameo_profile::{AddressBuf, limits};
-use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// Text that is borrowed from the body where it can be.
@@ -27,6 +29,39 @@ pub(crate) enum Value<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Fields<'a>(pub(crate) Vec<(Cow<'a, str>, Value<'a>)>);
 
+/// An object by its names. What serde derives would take a list as well, its items in the order of the fields, so that
+/// `[[]]` were a visit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        from.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Object::deserialize(from).map(|Object(value)| value)
+}
+
+fn optional_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Object<T>>::deserialize(from)?.map(|Object(value)| value))
+}
+
+fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(Vec::<Object<T>>::deserialize(from)?.into_iter().map(|Object(value)| value).collect())
+}
+
 /// A visit.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -36,9 +71,9 @@ pub(crate) struct VisitRequest<'a> {
     pub(crate) occurred_at: Option<Time>,
     #[serde(borrow)]
     pub(crate) session_id: Option<Text<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object")]
     pub(crate) ids: Ids<'a>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "optional_object")]
     pub(crate) page: Option<Page<'a>>,
     #[serde(borrow)]
     pub(crate) mbox: Option<Text<'a>>,
@@ -48,7 +83,7 @@ pub(crate) struct VisitRequest<'a> {
     pub(crate) profile: Fields<'a>,
     #[serde(borrow)]
     pub(crate) categories: Vec<Text<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "optional_object")]
     pub(crate) order: Option<OrderRequest<'a>>,
     #[serde(borrow)]
     pub(crate) user_agent: Option<Text<'a>>,
@@ -64,7 +99,7 @@ pub(crate) struct Ids<'a> {
     pub(crate) third_party_id: Option<Text<'a>>,
     #[serde(borrow)]
     pub(crate) ecid: Option<Text<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "objects")]
     pub(crate) customer_ids: Vec<CustomerId<'a>>,
 }
 
@@ -76,8 +111,18 @@ pub(crate) struct CustomerId<'a> {
     pub(crate) id: Text<'a>,
     #[serde(borrow)]
     pub(crate) integration_code: Text<'a>,
-    #[serde(borrow, default)]
-    pub(crate) authenticated_state: Option<Text<'a>>,
+    #[serde(default)]
+    pub(crate) authenticated_state: AuthenticatedState,
+}
+
+/// What the caller knows of a customer id; another word is refused, as a typo would lose the id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AuthenticatedState {
+    #[default]
+    Authenticated,
+    Unknown,
+    LoggedOut,
 }
 
 /// Where the visit happened.
@@ -101,6 +146,13 @@ pub(crate) struct OrderRequest<'a> {
     #[serde(borrow, default)]
     pub(crate) product_ids: Vec<Text<'a>>,
 }
+
+/// Up to here every whole number is exact in a 64-bit float.
+const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
+
+/// What an event holds at most beside parameters and attributes, in bytes: URLs, ids, categories and an order at their
+/// limits of characters, four bytes each, and the markers between them.
+const OTHER_FIELDS_BYTES: usize = 128 << 10;
 
 /// A time: RFC 3339 text, or ms since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,9 +257,17 @@ impl<'de> Deserialize<'de> for Time {
             fn visit_u64<E: Error>(self, ms: u64) -> Result<Time, E> {
                 Ok(Time(ms))
             }
+            fn visit_i64<E: Error>(self, ms: i64) -> Result<Time, E> {
+                // MessagePack writes positive numbers as signed ones too.
+                u64::try_from(ms).map(Time).map_err(|_| E::invalid_value(Unexpected::Signed(ms), &self))
+            }
+            fn visit_f64<E: Error>(self, ms: f64) -> Result<Time, E> {
+                // JavaScript has no other numbers, and its MessagePack writes large ones as such.
+                let is_whole = ms >= 0.0 && ms.fract() == 0.0 && ms < MAX_SAFE_INTEGER;
+                if is_whole { Ok(Time(ms as u64)) } else { Err(E::invalid_value(Unexpected::Float(ms), &self)) }
+            }
             fn visit_str<E: Error>(self, text: &str) -> Result<Time, E> {
-                let time: jiff::Timestamp =
-                    text.parse().map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))?;
+                let time: jiff::Timestamp = text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))?;
                 u64::try_from(time.as_millisecond()).map(Time).map_err(|_| E::custom("a time before 1970"))
             }
         }
@@ -240,7 +300,7 @@ impl VisitRequest<'_> {
         }
         for customer in &self.ids.customer_ids {
             let address = AddressBuf::customer(&customer.integration_code.0, &customer.id.0)?;
-            if text(&customer.authenticated_state).is_none_or(|state| state == "authenticated") {
+            if customer.authenticated_state == AuthenticatedState::Authenticated {
                 all.push(address);
             }
         }
@@ -292,6 +352,21 @@ impl VisitRequest<'_> {
         count("categories", categories.len(), limits::CATEGORIES)?;
         for category in categories {
             ids::check_text(category, limits::CATEGORY_CHARS, |c| c == ',', || "categories".into())?;
+        }
+        self.check_size()
+    }
+
+    /// Fields at their limits of characters can be more bytes than an event may have.
+    fn check_size(&self) -> Result<(), Invalid> {
+        let fields = self.parameters.0.iter().chain(&self.profile.0).map(|(name, value)| match value {
+            Value::Text(text) => name.len() + text.len(),
+            Value::Not(_) => name.len(),
+        });
+        let bytes = fields.sum::<usize>();
+        let limit = limits::EVENT_BYTES - OTHER_FIELDS_BYTES;
+        if bytes > limit {
+            let text = format!("and profile together are {bytes} bytes long; the limit is {limit}");
+            return Err(Invalid::other("parameters", text));
         }
         Ok(())
     }

@@ -1,9 +1,8 @@
 //! `POST /v1/{client}/visits`: one visit or up to 10,000, in four encodings.
 
+mod decode;
 pub(crate) mod probe;
 
-use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -15,209 +14,16 @@ use cameo_profile::event::{Order, Visit, VisitContext};
 use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 
 use super::visit::{Fields, Text, Value, VisitRequest};
-use super::{App, ids, write};
+use super::{App, write};
 use crate::replica::{Answer, Render, SubmitError};
 use cameo_http::{Family, Refusal, body, query};
 
-/// Visits in one call (design §5).
-const VISITS: usize = 10_000;
+use decode::{Encoding, decode};
+
 /// Bytes of a body: as the delivery API's (TARGET_API §1).
 const BODY_BYTES: usize = 60 << 20;
-
-/// Lists and objects within each other in MessagePack. Ours: as serde_json; reading recurses, so this bounds the stack.
-const DEPTH: usize = 128;
-
-/// How the body is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
-    Json,
-    Lines,
-    MessagePack,
-}
-
-impl Encoding {
-    /// By content type; a type that says nothing of the kind leaves it to the first byte.
-    fn of(content_type: Option<&HeaderValue>, body: &[u8]) -> Self {
-        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match media.as_str() {
-            "application/json" => Self::Json,
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
-                Self::Lines
-            }
-            "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => Self::MessagePack,
-            // MessagePack objects and lists start with a byte that no JSON text can start with.
-            _ if body.first().is_some_and(|&byte| byte >= 0x80) => Self::MessagePack,
-            _ => Self::Json,
-        }
-    }
-}
-
-/// What one body holds: the visits in order, each read or refused.
-pub(super) struct Decoded<'b> {
-    pub(super) visits: Vec<Result<VisitRequest<'b>, Refusal>>,
-    /// The body was one object, not a list: the reply is one object too.
-    pub(super) single: bool,
-}
-
-/// Reads a body. A body that cannot be told apart into visits is refused whole.
-pub(super) fn decode(encoding: Encoding, body: &[u8]) -> Result<Decoded<'_>, Refusal> {
-    let decoded = match encoding {
-        Encoding::Json => json(body)?,
-        Encoding::Lines => Decoded { visits: lines(body)?, single: false },
-        Encoding::MessagePack => message_pack(body)?,
-    };
-    match decoded.visits.len() {
-        0 => Err(Refusal::new(400, "the body has no visit")),
-        count if count > VISITS => Err(too_many(count)),
-        _ => Ok(decoded),
-    }
-}
-
-fn too_many(count: usize) -> Refusal {
-    let text = format!("the body has {count} visits; the limit is {VISITS} a call");
-    Refusal { limit: Some(VISITS), ..Refusal::new(413, text) }
-}
-
-fn json_refusal(error: &serde_json::Error) -> Refusal {
-    let place = (error.line() > 0).then(|| (error.line(), error.column()));
-    // The place stands in fields of its own.
-    let text = error.to_string();
-    let text = text.split(" at line ").next().unwrap_or_default().to_owned();
-    let field =
-        text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()).map(|f| f.to_owned().into());
-    Refusal { place, field, ..Refusal::new(400, text) }
-}
-
-fn json(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
-    let first = body.iter().position(|byte| !byte.is_ascii_whitespace()).map(|at| body[at]);
-    if first != Some(b'[') {
-        return match serde_json::from_slice(body) {
-            Ok(visit) => Ok(Decoded { visits: vec![Ok(visit)], single: true }),
-            // Several objects one after the other are lines whose type was not said.
-            Err(error) if error.is_syntax() && body.contains(&b'\n') => match lines(body) {
-                Ok(visits) if visits.len() > 1 && visits.iter().any(Result::is_ok) => {
-                    Ok(Decoded { visits, single: false })
-                }
-                _ => Err(json_refusal(&error)),
-            },
-            Err(error) => Err(json_refusal(&error)),
-        };
-    }
-    // All at once when all are well-formed; else one by one, so that a bad visit harms no other.
-    if let Ok(Capped { items, count }) = serde_json::from_slice::<Capped<VisitRequest<'_>>>(body) {
-        let visits = if count > VISITS { return Err(too_many(count)) } else { items };
-        return Ok(Decoded { visits: visits.into_iter().map(Ok).collect(), single: false });
-    }
-    let raw: Capped<&RawValue> = serde_json::from_slice(body).map_err(|error| json_refusal(&error))?;
-    if raw.count > VISITS {
-        return Err(too_many(raw.count));
-    }
-    let visits = raw.items.into_iter().map(|raw| serde_json::from_str(raw.get()).map_err(|error| json_refusal(&error)));
-    Ok(Decoded { visits: visits.collect(), single: false })
-}
-
-/// A list of which no more than [`VISITS`] items are kept, however long it is.
-struct Capped<T> {
-    items: Vec<T>,
-    count: usize,
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct CappedVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for CappedVisitor<T> {
-            type Value = Capped<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of visits")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Capped<T>, A::Error> {
-                let mut items = Vec::new();
-                while items.len() < VISITS {
-                    match list.next_element()? {
-                        Some(item) => items.push(item),
-                        None => return Ok(Capped { count: items.len(), items }),
-                    }
-                }
-                let mut count = items.len();
-                while list.next_element::<IgnoredAny>()?.is_some() {
-                    count += 1;
-                }
-                Ok(Capped { items, count })
-            }
-        }
-        from.deserialize_seq(CappedVisitor(PhantomData))
-    }
-}
-
-fn lines(body: &[u8]) -> Result<Vec<Result<VisitRequest<'_>, Refusal>>, Refusal> {
-    let mut visits = Vec::new();
-    for (number, line) in body.split(|&byte| byte == b'\n').enumerate() {
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        if visits.len() >= VISITS {
-            let rest = body.split(|&byte| byte == b'\n').filter(|line| !line.iter().all(u8::is_ascii_whitespace));
-            return Err(too_many(rest.count()));
-        }
-        visits.push(serde_json::from_slice(line).map_err(|error| json_refusal(&error).at_line(number + 1)));
-    }
-    Ok(visits)
-}
-
-fn message_pack(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
-    let refusal =
-        |error: &rmp_serde::decode::Error| Refusal::new(400, format!("the MessagePack does not read: {error}"));
-    let is_list = matches!(body.first(), Some(0x90..=0x9f | 0xdc | 0xdd));
-    if !is_list {
-        let mut rest = body;
-        let skipped = skip(&mut rest).map_err(|error| refusal(&error))?;
-        if !rest.is_empty() {
-            return Err(Refusal::new(400, format!("{} bytes follow the visit", rest.len())));
-        }
-        let visit = rmp_serde::from_slice(skipped).map_err(|error| refusal(&error))?;
-        return Ok(Decoded { visits: vec![Ok(visit)], single: true });
-    }
-    let (count, mut rest) = list_head(body).ok_or_else(|| Refusal::new(400, "the MessagePack list is cut off"))?;
-    if count > VISITS {
-        return Err(too_many(count));
-    }
-    let mut visits = Vec::with_capacity(count);
-    for _ in 0..count {
-        let visit = skip(&mut rest).map_err(|error| refusal(&error))?;
-        visits.push(rmp_serde::from_slice(visit).map_err(|error| refusal(&error)));
-    }
-    if !rest.is_empty() {
-        return Err(Refusal::new(400, format!("{} bytes follow the list of visits", rest.len())));
-    }
-    Ok(Decoded { visits, single: false })
-}
-
-/// Length of a MessagePack list and what follows its head.
-fn list_head(body: &[u8]) -> Option<(usize, &[u8])> {
-    let (&marker, rest) = body.split_first()?;
-    match marker {
-        0x90..=0x9f => Some((usize::from(marker & 15), rest)),
-        0xdc => rest.split_first_chunk::<2>().map(|(n, rest)| (usize::from(u16::from_be_bytes(*n)), rest)),
-        _ => rest.split_first_chunk::<4>().map(|(n, rest)| (u32::from_be_bytes(*n) as usize, rest)),
-    }
-}
-
-/// Takes one value off the front.
-fn skip<'b>(rest: &mut &'b [u8]) -> Result<&'b [u8], rmp_serde::decode::Error> {
-    let whole = *rest;
-    let mut after = whole;
-    let mut reader = rmp_serde::Deserializer::new(&mut after);
-    reader.set_max_depth(DEPTH);
-    IgnoredAny::deserialize(&mut reader)?;
-    *rest = after;
-    Ok(&whole[..whole.len() - after.len()])
-}
 
 /// A visit on its way, with what its reply needs.
 struct Sent {
@@ -249,7 +55,7 @@ pub(super) async fn post<L: EventLog>(
     };
     let done = match body::read(content, BODY_BYTES).await {
         Ok(whole) => take(&app, client, head.headers.get(CONTENT_TYPE), render, &whole.bytes).await,
-        Err(error) => Err(Refusal::new(error.status(), error.to_string())),
+        Err(error) => Err(error.into()),
     };
     done.unwrap_or_else(|refusal| {
         app.meters.visits_refused.increment(1);
@@ -317,7 +123,7 @@ fn place<L: EventLog>(
     if let Some(home) = addresses.first() {
         return Ok((home.as_address().partition(client, count), addresses, false));
     }
-    let generated = ids::generate(client, visit.event_id(), now_ms, count);
+    let generated = app.ids.make(client, visit.event_id(), now_ms, count);
     let (address, partition) = generated.ok_or_else(|| Refusal::new(503, "the system has no randomness for an id"))?;
     Ok((partition, vec![address], true))
 }
@@ -391,7 +197,7 @@ fn one<L: EventLog>(
 /// The reply to a list: a result for each, in order.
 fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent>, answers: Vec<Result<Answer, SubmitError>>) -> Response {
     let mut results = Vec::with_capacity(sent.len() * 64);
-    let (mut count, mut worst) = (0, None::<Refusal>);
+    let (mut count, mut failed, mut worst) = (0, 0, None::<Refusal>);
     let total = sent.len();
     for (index, Sent { slot, addresses }) in sent.into_iter().enumerate() {
         if index > 0 {
@@ -399,14 +205,15 @@ fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent>, answers: Vec<Result<Answer, 
         }
         results.extend_from_slice(format!("{{\"index\":{index},\"status\":").as_bytes());
         let answer = match slot {
-            Err(refusal) => Err(refusal),
+            Err(refusal) => Err(("refused", refusal)),
             Ok(slot) => match &answers[slot] {
                 Ok(answer) => Ok(answer),
                 Err(error) => {
                     let refusal = Refusal::from(error.clone());
-                    app.meters.visits_failed.increment(1);
+                    failed += 1;
                     worst.get_or_insert_with(|| refusal.clone());
-                    Err(refusal)
+                    // Not a fault of the visit, and perhaps stored all the same: its error says what to do.
+                    Err(("failed", refusal))
                 }
             },
         };
@@ -416,8 +223,9 @@ fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent>, answers: Vec<Result<Answer, 
                 results.extend_from_slice(b"\"accepted\"");
                 accepted(app, &mut results, &addresses, answer);
             }
-            Err(refusal) => {
-                results.extend_from_slice(b"\"refused\",\"error\":");
+            Err((status, refusal)) => {
+                write::string(&mut results, status);
+                results.extend_from_slice(b",\"error\":");
                 let mut error = refusal.details();
                 error.insert("status".into(), refusal.status.into());
                 error.insert("message".into(), refusal.message.into_owned().into());
@@ -426,12 +234,18 @@ fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent>, answers: Vec<Result<Answer, 
         }
         results.push(b'}');
     }
-    app.meters.visits_refused.increment((total - count) as u64);
+    let refused = total - count - failed;
+    app.meters.visits_refused.increment(refused as u64);
+    app.meters.visits_failed.increment(failed as u64);
     // Nothing at all could be stored: the caller should come back with the whole call.
     if let (0, Some(refusal)) = (count, worst) {
         return refusal.response(Family::Native);
     }
-    let mut out = format!("{{\"accepted\":{count},\"refused\":{},\"results\":[", total - count).into_bytes();
+    let mut out = format!("{{\"accepted\":{count},\"refused\":{refused},").into_bytes();
+    if failed > 0 {
+        out.extend_from_slice(format!("\"failed\":{failed},").as_bytes());
+    }
+    out.extend_from_slice(b"\"results\":[");
     out.append(&mut results);
     out.extend_from_slice(b"]}");
     json_reply(out)

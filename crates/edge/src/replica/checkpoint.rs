@@ -10,6 +10,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use cameo_eventlog::frame::Lineage;
 use cameo_eventlog::{EventLog, LogId, LogReader};
@@ -19,6 +20,12 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::{Deserialize, Serialize};
 
 use super::Folded;
+
+/// Memtables waiting for the disk at which a write waits. Below the four at which fjall does.
+const SEALED_MEMTABLES: usize = 3;
+/// How long a write waits for them, and how often it looks.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+const FLUSH_LOOK: Duration = Duration::from_millis(20);
 
 /// Format of the mark; the pairs have a version of their own.
 const FORMAT: u8 = 1;
@@ -127,6 +134,14 @@ fn open_database(dir: &Path) -> fjall::Result<(Database, Keyspace)> {
     Ok((database, pairs))
 }
 
+impl Taken {
+    /// Bytes of its pairs.
+    pub(super) fn bytes(&self) -> usize {
+        let puts = self.changes.puts.iter().map(|(key, value)| key.len() + value.len());
+        puts.sum::<usize>() + self.changes.deletes.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
 impl Checkpoint {
     /// Opens the database and reads every partition; a missing one starts empty.
     pub(super) fn open<L: EventLog>(dir: PathBuf, log: &L) -> Result<(Self, Vec<Folded>), CheckpointError> {
@@ -140,6 +155,15 @@ impl Checkpoint {
     /// Writes what was taken from one partition, all or nothing. Not yet durable: see [`Self::persist`].
     pub(super) fn write(&mut self, taken: &Taken) -> fjall::Result<()> {
         let (database, pairs) = self.database()?;
+        // fjall waits without end while four memtables wait for a disk that may be full: here the wait ends before.
+        let since = Instant::now();
+        while pairs.sealed_memtable_count() >= SEALED_MEMTABLES {
+            if since.elapsed() > FLUSH_PATIENCE {
+                self.open = None;
+                return Err(fjall::Error::Poisoned);
+            }
+            std::thread::sleep(FLUSH_LOOK);
+        }
         let mut batch = database.batch();
         for pair in &taken.changes.deletes {
             batch.remove(&pairs, key(taken.partition, pair));

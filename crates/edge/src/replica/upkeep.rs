@@ -16,6 +16,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the log is asked to trim. Ours: a segment more or less for some minutes does not matter.
 const TRIM_EVERY: Duration = Duration::from_secs(300);
 
+/// Changes written before they are made durable, in bytes. Ours: all of them at once would double the memory of a
+/// replica that has just taken a large bulk file.
+const UNSYNCED_BYTES: usize = 32 << 20;
+
 pub(super) struct Upkeep<L: EventLog> {
     inner: Arc<Inner<L>>,
     checkpoint: Checkpoint,
@@ -70,18 +74,23 @@ impl<L: EventLog> Upkeep<L> {
     /// Saves every partition that moved; on failure its changes count as unsaved again.
     fn write_checkpoint(&mut self) {
         let began = Instant::now();
-        let mut written = Vec::new();
+        let (mut written, mut unsynced_bytes) = (Vec::new(), 0);
         let mut failure = None;
         for partition in self.inner.log.partitions().iter() {
             let Some(taken) = self.take(partition) else { continue };
-            let result = self.checkpoint.write(&taken);
+            let mut result = self.checkpoint.write(&taken);
+            unsynced_bytes += taken.bytes();
             written.push(taken);
+            if result.is_ok() && unsynced_bytes > UNSYNCED_BYTES {
+                result = self.persist(&mut written);
+                unsynced_bytes = 0;
+            }
             if let Err(error) = result {
                 failure = Some(error);
                 break;
             }
         }
-        let failure = failure.or_else(|| if written.is_empty() { None } else { self.checkpoint.persist().err() });
+        let failure = failure.or_else(|| self.persist(&mut written).err());
         let failing = failure.is_some();
         if let Some(error) = failure {
             for taken in written {
@@ -99,15 +108,24 @@ impl<L: EventLog> Upkeep<L> {
             self.last_checkpoint = Instant::now();
             return;
         }
-        for taken in &written {
-            self.saved[taken.partition.index()] = taken.position;
-        }
         if self.inner.checkpoint_failing.swap(failing, Ordering::Relaxed) {
             tracing::info!("checkpoints can be written again");
         }
         self.inner.meters.checkpoint_seconds.record(began.elapsed().as_secs_f64());
         *self.inner.checkpointed.lock() = Instant::now();
         self.last_checkpoint = Instant::now();
+    }
+
+    /// Makes durable what was written: it need not be kept to be put back any more.
+    fn persist(&mut self, written: &mut Vec<Taken>) -> fjall::Result<()> {
+        if written.is_empty() {
+            return Ok(());
+        }
+        self.checkpoint.persist()?;
+        for taken in written.drain(..) {
+            self.saved[taken.partition.index()] = taken.position;
+        }
+        Ok(())
     }
 
     fn take(&self, partition: Partition) -> Option<Taken> {
