@@ -1,5 +1,6 @@
 //! The command line: what commands there are, what they share, and the exit codes that scripts can rely on.
 
+mod access_log;
 mod bench;
 mod bulk;
 mod clf;
@@ -13,6 +14,7 @@ use cameo_client::{Client, Error};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::StandaloneArgs;
+use crate::out::{remark, say};
 use crate::standalone;
 
 /// Cameo: an event-sourced profile store
@@ -88,7 +90,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Standalone(args) => standalone::run(*args).map(|()| Done::Whole),
         Command::Config(args) => args.resolve().and_then(|config| {
-            print!("{}", config.to_toml()?);
+            say!("{}", config.to_toml()?.trim_end())?;
             Ok(Done::Whole)
         }),
         Command::Visit(command) => on_runtime(visit::run(command)),
@@ -101,10 +103,10 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Ok(Done::InPart) => ExitCode::from(5),
         Ok(Done::Failed) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            remark!("error: {error:#}");
             let (code, hint) = classify(&error);
             if let Some(hint) = hint {
-                eprintln!("{hint}");
+                remark!("{hint}");
             }
             ExitCode::from(code)
         }
@@ -117,6 +119,9 @@ fn on_runtime(command: impl Future<Output = anyhow::Result<Done>>) -> anyhow::Re
 
 /// The exit code of an error, and what to do about it.
 fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
+    if error.is::<Usage>() {
+        return (2, None);
+    }
     match error.downcast_ref::<Error>() {
         Some(Error::Unreachable { url, .. }) => {
             (3, Some(format!("Is `cameo standalone` running at {url}? Another server is named by --url or CAMEO_URL.")))
@@ -125,12 +130,24 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         Some(Error::Refused { status: 401 | 403, .. }) => {
             (1, Some("A token is given by --token or CAMEO_TOKEN.".into()))
         }
-        Some(Error::BadUrl { .. }) => (2, None),
+        Some(Error::BadUrl { .. } | Error::BadToken) => (2, None),
         _ => (1, None),
     }
 }
 
 /// A JSON value on a line of its own, for scripts.
-pub(crate) fn print_json(value: &serde_json::Value) {
-    println!("{value}");
+pub(crate) fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    say!("{value}")
 }
+
+/// What was asked for makes no sense, in a way that the parser of the command line cannot see: exit code 2.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}

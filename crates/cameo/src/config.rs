@@ -3,10 +3,10 @@
 //! starts.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use cameo_edge::ClientConfig;
 use cameo_eventlog::Durability;
 use cameo_profile::{ClientCode, PartitionCount, limits};
@@ -129,7 +129,7 @@ impl StandaloneArgs {
             None => File::default(),
             Some(path) => {
                 let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-                toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))?
+                toml::from_str(&text).map_err(|error| not_valid(path, &text, &error))?
             }
         };
         let clients = if self.clients.is_empty() {
@@ -158,6 +158,13 @@ impl StandaloneArgs {
             log: self.log.or(file.log).unwrap_or_else(|| LOG.into()),
         })
     }
+}
+
+/// Where and what, on one line: the library's own words draw the place over several.
+fn not_valid(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let line = error.span().map_or(1, |span| 1 + text.bytes().take(span.start).filter(|b| *b == b'\n').count());
+    let message = error.message().lines().collect::<Vec<_>>().join(" ");
+    anyhow!("{} is not a valid configuration: line {line}: {message}", path.display())
 }
 
 fn parse_client(text: &str) -> anyhow::Result<ClientConfig> {
@@ -252,6 +259,8 @@ mod tests {
         let failure = |text, args| format!("{:#}", with_file(text, args).unwrap_err());
         let none = StandaloneArgs::default;
         assert!(failure("lisen = 1", none()).contains("lisen"));
+        let misspelt = failure("partitions = 3\nlisen = 1\n", none());
+        assert!(misspelt.contains("line 2: unknown field `lisen`") && !misspelt.contains('\n'), "{misspelt}");
         assert!(failure("partitions = 2000", none()).contains("1 to 1024 partitions, not 2000"));
         assert!(
             failure("", StandaloneArgs { clients: vec!["a:91".into()], ..none() }).contains("1 to 90 days, not 91")

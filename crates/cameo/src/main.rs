@@ -4,6 +4,7 @@ mod commands;
 mod config;
 mod ledger;
 mod observe;
+mod out;
 mod standalone;
 
 use std::process::ExitCode;

@@ -20,6 +20,9 @@ pub(crate) fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<(
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Colours are for people at a terminal, not for files.
     let builder = builder.with_ansi(std::io::stderr().is_terminal());
+    // Telling of a log line that could not be written would panic when standard error is closed, in a thread that has
+    // better things to do.
+    let builder = builder.log_internal_errors(false);
     match format {
         LogFormat::Human => builder.with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

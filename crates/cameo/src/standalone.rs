@@ -17,6 +17,7 @@ use utoipa::OpenApi;
 use crate::config::{DurabilityArg, Standalone, StandaloneArgs};
 use crate::ledger::ReplicaLedger;
 use crate::observe;
+use crate::out::say;
 
 /// Pause between clean-ups of the metrics recorder, which otherwise keeps every sample until it is asked for them.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -118,7 +119,8 @@ fn stop() -> anyhow::Result<impl Future<Output = ()>> {
 fn greet(config: &Standalone, address: std::net::SocketAddr) {
     let client = config.clients.first().map_or("demo", |client| client.code.as_str());
     let url = format!("http://{address}");
-    println!(
+    // A closed standard output is no reason to stop serving.
+    let _ = say!(
         "Cameo is ready at {url}, data in {}
 
 Try next:

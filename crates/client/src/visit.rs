@@ -56,6 +56,17 @@ impl Visit {
         self.within("ids", kind, json!(id))
     }
 
+    /// Adds an authenticated customer id with its integration code; may be called several times.
+    #[must_use]
+    pub fn customer_id(mut self, integration_code: &str, id: &str) -> Self {
+        if let Value::Object(ids) = self.0.entry("ids").or_insert_with(|| json!({})) {
+            if let Value::Array(list) = ids.entry("customerIds").or_insert_with(|| json!([])) {
+                list.push(json!({"integrationCode": integration_code, "id": id}));
+            }
+        }
+        self
+    }
+
     /// Your own id of the event; with it a visit that is sent twice counts once.
     #[must_use]
     pub fn event_id(self, id: &str) -> Self {
@@ -66,6 +77,12 @@ impl Visit {
     #[must_use]
     pub fn occurred_at(self, ms: u64) -> Self {
         self.with("occurredAt", json!(ms))
+    }
+
+    /// When it happened, as RFC 3339 text.
+    #[must_use]
+    pub fn occurred_at_text(self, time: &str) -> Self {
+        self.with("occurredAt", json!(time))
     }
 
     /// The session it belongs to.
@@ -98,6 +115,12 @@ impl Visit {
         self.within("page", "referrer", json!(url))
     }
 
+    /// Name of the place on the page.
+    #[must_use]
+    pub fn mbox(self, name: &str) -> Self {
+        self.with("mbox", json!(name))
+    }
+
     /// A category that was viewed; may be called several times.
     #[must_use]
     pub fn category(mut self, category: &str) -> Self {
@@ -114,6 +137,7 @@ impl Visit {
     }
 
     pub(crate) fn has_event_id(&self) -> bool {
-        self.0.contains_key("eventId")
+        // Null is none: a retry would count twice.
+        self.0.get("eventId").is_some_and(Value::is_string)
     }
 }

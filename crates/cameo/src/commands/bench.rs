@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use super::{Done, Target, print_json};
+use crate::out::say;
 
 /// Latencies are kept from 1 µs to a minute, to three digits.
 const LONGEST_US: u64 = 60_000_000;
@@ -126,7 +127,7 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<Done> {
             *all.statuses.entry(status).or_insert(0) += count;
         }
     }
-    Ok(report(&args, &all, began.elapsed().as_secs_f64()))
+    report(&args, &all, began.elapsed().as_secs_f64())
 }
 
 fn goal(target: &Target) -> anyhow::Result<Goal> {
@@ -249,7 +250,7 @@ fn visit(id: u32) -> String {
     )
 }
 
-fn report(args: &BenchArgs, seen: &Seen, seconds: f64) -> Done {
+fn report(args: &BenchArgs, seen: &Seen, seconds: f64) -> anyhow::Result<Done> {
     let requests: u64 = seen.statuses.values().sum();
     let good: u64 = seen.statuses.iter().filter(|(status, _)| matches!(status, 200..=299 | 404)).map(|(_, n)| n).sum();
     let ms = |percentile: f64| seen.latency_us.value_at_quantile(percentile / 100.0) as f64 / 1000.0;
@@ -265,18 +266,18 @@ fn report(args: &BenchArgs, seen: &Seen, seconds: f64) -> Done {
             "statuses": seen.statuses.iter().map(|(status, n)| (status.to_string(), *n)).collect::<BTreeMap<_, _>>(),
             "latencyMs": latency,
             "maxMs": max_ms,
-        }));
+        }))?;
     } else {
-        println!("{requests} requests in {seconds:.1} s: {:.0} a second", requests as f64 / seconds);
+        say!("{requests} requests in {seconds:.1} s: {:.0} a second", requests as f64 / seconds)?;
         if args.batch > 1 && args.kind == Kind::Visits {
-            println!("{:.0} visits a second", (requests * u64::from(args.batch)) as f64 / seconds);
+            say!("{:.0} visits a second", (requests * u64::from(args.batch)) as f64 / seconds)?;
         }
         let shown: Vec<_> = percentiles.iter().map(|(p, ms)| format!("p{p} {ms:.2} ms")).collect();
-        println!("latency: {}, max {max_ms:.2} ms", shown.join(", "));
+        say!("latency: {}, max {max_ms:.2} ms", shown.join(", "))?;
         for (status, count) in &seen.statuses {
             let name = if *status == 0 { "no answer".into() } else { format!("HTTP {status}") };
-            println!("  {name}: {count}");
+            say!("  {name}: {count}")?;
         }
     }
-    if good == requests { Done::Whole } else { Done::InPart }
+    Ok(if good == requests { Done::Whole } else { Done::InPart })
 }

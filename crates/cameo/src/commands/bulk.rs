@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Done, Target, print_json};
+use crate::out::say;
 
 /// Pause between looks at a batch that is watched.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -81,12 +82,12 @@ async fn upload(args: UploadArgs) -> anyhow::Result<Done> {
     bar.finish_and_clear();
     let upload = upload?;
     if args.dry_run {
-        return Ok(report(&args.target, &upload.reply));
+        return report(&args.target, &upload.reply);
     }
     let id = upload.reply["batchId"].as_str().context("the reply has no batchId")?.to_owned();
     let status = if args.watch { watch(&client, &id, args.target.json).await? } else { client.batch(&id).await? };
     if !args.target.json {
-        println!("batch {id}, idempotency key {}", upload.idempotency_key);
+        say!("batch {id}, idempotency key {}", upload.idempotency_key)?;
     }
     summary(&client, &args.target, &id, status).await
 }
@@ -137,46 +138,50 @@ async fn summary(client: &Client, target: &Target, id: &str, status: Value) -> a
     if target.json {
         let mut status = status;
         status["errors"] = errors["errors"].clone();
-        print_json(&status);
+        print_json(&status)?;
         return Ok(done);
     }
-    println!(
+    say!(
         "{}: {} of {} rows consumed, {} updated, {} not found, {failed} failed",
         status["status"].as_str().unwrap_or("unknown"),
         status["consumedCount"],
         status["batchSize"],
         status["successfulUpdates"],
         status["profilesNotFound"],
-    );
-    print_errors(&errors["errors"]);
+    )?;
+    print_errors(&errors["errors"])?;
     if done == Done::Failed {
-        println!("It was interrupted: upload the same file with the same --idempotency-key to complete it.");
+        say!("It was interrupted: upload the same file with the same --idempotency-key to complete it.")?;
     }
     Ok(done)
 }
 
 /// Prints what a dry run found.
-fn report(target: &Target, report: &Value) -> Done {
+fn report(target: &Target, report: &Value) -> anyhow::Result<Done> {
     let done = if report["failedRows"].as_u64().unwrap_or_default() > 0 { Done::InPart } else { Done::Whole };
     if target.json {
-        print_json(report);
-        return done;
+        print_json(report)?;
+        return Ok(done);
     }
-    println!(
+    say!(
         "dry run, nothing stored: {} rows, {} would be applied, {} failed, {} without any value",
-        report["batchSize"], report["rowsToApply"], report["failedRows"], report["skippedRows"]
-    );
-    print_errors(&report["errors"]);
-    done
+        report["batchSize"],
+        report["rowsToApply"],
+        report["failedRows"],
+        report["skippedRows"]
+    )?;
+    print_errors(&report["errors"])?;
+    Ok(done)
 }
 
-fn print_errors(errors: &Value) {
+fn print_errors(errors: &Value) -> anyhow::Result<()> {
     let errors = errors.as_array().map(Vec::as_slice).unwrap_or_default();
     for error in errors.iter().take(LISTED) {
         let column = error["column"].as_str().map(|column| format!(", column {column}")).unwrap_or_default();
-        println!("  line {}{column}: {}", error["line"], error["reason"].as_str().unwrap_or("no reason given"));
+        say!("  line {}{column}: {}", error["line"], error["reason"].as_str().unwrap_or("no reason given"))?;
     }
     if errors.len() > LISTED {
-        println!("  and {} more", errors.len() - LISTED);
+        say!("  and {} more", errors.len() - LISTED)?;
     }
+    Ok(())
 }

@@ -1,11 +1,11 @@
 //! `cameo profile get|set|delete`.
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::visit::pairs;
-use super::{Done, Target, print_json};
+use super::{Done, Target, Usage, print_json};
+use crate::out::say;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProfileCommand {
@@ -43,39 +43,35 @@ pub(crate) async fn run(command: ProfileCommand) -> anyhow::Result<Done> {
     match command {
         ProfileCommand::Get(which) => {
             let profile = which.target.connect()?.profile(&which.kind, &which.id).await?;
-            show(&which.target, &profile);
+            show(&which.target, &profile)?;
         }
         ProfileCommand::Set(args) => {
             if args.set.is_empty() && args.unset.is_empty() {
-                bail!("nothing to change: give NAME=VALUE or --unset NAME");
+                return Err(Usage("nothing to change: give NAME=VALUE or --unset NAME".into()).into());
             }
             let which = &args.which;
-            let set = pairs(&args.set)?;
+            let set = pairs(&args.set, "NAME=VALUE")?;
             let profile = which.target.connect()?.change(&which.kind, &which.id, &set, &args.unset).await?;
-            show(&which.target, &profile);
+            show(&which.target, &profile)?;
         }
         ProfileCommand::Delete(which) => {
             which.target.connect()?.erase(&which.kind, &which.id).await?;
             if which.target.json {
-                print_json(&serde_json::json!({"erased": true}));
+                print_json(&serde_json::json!({"erased": true}))?;
             } else {
-                println!("erased");
+                say!("erased")?;
             }
         }
     }
     Ok(Done::Whole)
 }
 
-fn show(target: &Target, profile: &Value) {
-    if target.json {
-        print_json(profile);
-    } else {
-        print_profile(profile);
-    }
+fn show(target: &Target, profile: &Value) -> anyhow::Result<()> {
+    if target.json { print_json(profile) } else { print_profile(profile) }
 }
 
 /// A profile for people: ids, life, attributes in columns.
-pub(crate) fn print_profile(profile: &Value) {
+pub(crate) fn print_profile(profile: &Value) -> anyhow::Result<()> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     if let Some(ids) = profile["ids"].as_object() {
         for (kind, id) in ids {
@@ -83,24 +79,25 @@ pub(crate) fn print_profile(profile: &Value) {
                 Some(list) => list.iter().map(text).collect::<Vec<_>>().join(", "),
                 None => text(id),
             };
-            println!("{kind:<12}  {shown}");
+            say!("{kind:<12}  {shown}")?;
         }
     }
     for field in ["createdAt", "modifiedAt", "expiresAt"] {
-        println!("{field:<12}  {}", text(&profile[field]));
+        say!("{field:<12}  {}", text(&profile[field]))?;
     }
-    let Some(attributes) = profile["profileAttributes"].as_object() else { return };
-    println!();
+    let Some(attributes) = profile["profileAttributes"].as_object() else { return Ok(()) };
+    say!("")?;
     let wide = |column: &dyn Fn((&String, &Value)) -> usize| attributes.iter().map(column).max().unwrap_or(0).min(60);
     let names = wide(&|(name, _)| name.chars().count());
     let values = wide(&|(_, attribute)| text(&attribute["value"]).chars().count());
     for (name, attribute) in attributes {
-        println!("{name:<names$}  {:<values$}  {}", text(&attribute["value"]), text(&attribute["modifiedAt"]));
+        say!("{name:<names$}  {:<values$}  {}", text(&attribute["value"]), text(&attribute["modifiedAt"]))?;
     }
     if let Some(categories) = profile["categoryAffinities"].as_array() {
         let shown = categories
             .iter()
             .map(|c| format!("{} {:.2}", text(&c["category"]), c["points"].as_f64().unwrap_or_default()));
-        println!("\nAffinity: {}", shown.collect::<Vec<_>>().join(", "));
+        say!("\nAffinity: {}", shown.collect::<Vec<_>>().join(", "))?;
     }
+    Ok(())
 }
