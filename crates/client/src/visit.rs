@@ -59,10 +59,10 @@ impl Visit {
     /// Adds an authenticated customer id with its integration code; may be called several times.
     #[must_use]
     pub fn customer_id(mut self, integration_code: &str, id: &str) -> Self {
-        if let Value::Object(ids) = self.0.entry("ids").or_insert_with(|| json!({})) {
-            if let Value::Array(list) = ids.entry("customerIds").or_insert_with(|| json!([])) {
-                list.push(json!({"integrationCode": integration_code, "id": id}));
-            }
+        if let Value::Object(ids) = self.0.entry("ids").or_insert_with(|| json!({}))
+            && let Value::Array(list) = ids.entry("customerIds").or_insert_with(|| json!([]))
+        {
+            list.push(json!({"integrationCode": integration_code, "id": id}));
         }
         self
     }

@@ -72,7 +72,11 @@ fn show(target: &Target, profile: &Value) -> anyhow::Result<()> {
 
 /// A profile for people: ids, life, attributes in columns.
 pub(crate) fn print_profile(profile: &Value) -> anyhow::Result<()> {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let text = |value: &Value| match (value.as_str(), value["integrationCode"].as_str(), value["id"].as_str()) {
+        (Some(text), ..) => text.to_owned(),
+        (_, Some(code), Some(id)) => format!("cust:{code} {id}"),
+        _ => value.to_string(),
+    };
     if let Some(ids) = profile["ids"].as_object() {
         for (kind, id) in ids {
             let shown = match id.as_array() {

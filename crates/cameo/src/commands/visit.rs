@@ -105,13 +105,9 @@ async fn send(args: SendArgs) -> anyhow::Result<Done> {
     if let Some(warning) = reply["warning"]["message"].as_str() {
         remark!("warning: {warning}");
     }
-    say!("accepted, visitor {}", reply["tntId"].as_str().or_else(|| visitor(&reply)).unwrap_or("unknown"))?;
+    say!("accepted")?;
     profile::print_profile(&reply["profile"])?;
     Ok(Done::Whole)
-}
-
-fn visitor(reply: &serde_json::Value) -> Option<&str> {
-    ["thirdPartyId", "ecid"].iter().find_map(|kind| reply[kind].as_str())
 }
 
 fn of_flags(flags: &VisitFlags) -> anyhow::Result<Visit> {
