@@ -114,7 +114,11 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
 }
 
 fn on_runtime(command: impl Future<Output = anyhow::Result<Done>>) -> anyhow::Result<Done> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(command);
+    // Not by dropping it: that would wait for a read of a terminal that nobody types into.
+    runtime.shutdown_background();
+    done
 }
 
 /// The exit code of an error, and what to do about it.
@@ -130,7 +134,7 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         Some(Error::Refused { status: 401 | 403, .. }) => {
             (1, Some("A token is given by --token or CAMEO_TOKEN.".into()))
         }
-        Some(Error::BadUrl { .. } | Error::BadToken) => (2, None),
+        Some(Error::BadUrl { .. } | Error::BadToken | Error::BadKey) => (2, None),
         _ => (1, None),
     }
 }

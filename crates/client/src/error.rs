@@ -12,6 +12,9 @@ pub enum Error {
     /// The token has characters that no header can hold.
     #[error("the token cannot be sent in a header")]
     BadToken,
+    /// The Idempotency-Key has characters that no header can hold.
+    #[error("the Idempotency-Key cannot be sent in a header")]
+    BadKey,
     /// Nobody answered.
     #[error("no answer from {url}: {reason}")]
     Unreachable {

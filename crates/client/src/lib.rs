@@ -1,7 +1,8 @@
 //! The Rust SDK: send visits, read and change profiles, upload bulk files.
 //!
 //! What it is: a thin asynchronous client over HTTP/1.1 with typed errors and retries where a retry cannot count
-//! anything twice: visits that all carry an event id, uploads (which always carry an `Idempotency-Key`), and reads.
+//! anything twice: visits that all carry an event id, changes and uploads of files (which always carry a key), and reads.
+//! A retry waits as long as the server asks, at most ten seconds, and there are four at most.
 //!
 //! What it is not: it keeps no queue, no cache and no state beyond a pool of connections. There is no TLS yet.
 //!
@@ -20,6 +21,8 @@
 
 mod bulk;
 mod error;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod visit;
 
@@ -38,6 +41,12 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 pub(crate) fn encode(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+/// A key for [`UploadOptions::idempotency_key`] that no other upload has. Keep it to go on with an upload that failed.
+#[must_use]
+pub fn new_idempotency_key() -> String {
+    transport::random_id()
 }
 
 /// Talks to one server about one client (tenant). Cheap to clone; clones share connections.

@@ -1,12 +1,13 @@
 //! HTTP/1.1 with a pool of connections, timeouts, and retries of calls that say they can be repeated.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -15,13 +16,14 @@ use serde_json::Value;
 use crate::error::Error;
 
 /// How often a call is tried that may be repeated.
-const TRIES: u32 = 5;
+pub(crate) const TRIES: u32 = 5;
 /// The first pause between tries; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause, also when the server asks for more.
+/// The longest pause. When the server asks for more, its refusal goes to the caller: to come back earlier would be rude,
+/// and to wait longer a surprise.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long an answer is waited for.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long nothing may happen: no byte of the body goes out, and no answer comes.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a reply that are read: far more than any reply of the API.
@@ -111,35 +113,22 @@ impl Transport {
 
     /// Sends a call until it succeeds, is refused for good, or has been tried often enough.
     pub(crate) async fn send(&self, call: Call) -> Result<Reply, Error> {
-        let mut pause = FIRST_PAUSE;
-        for _ in 1..if call.retry { TRIES } else { 1 } {
-            let error = match self.once(&call).await {
-                Err(error) if is_passing(&error) => error,
-                done => return done,
-            };
-            let asked = match error {
-                Error::Refused { retry_after, .. } => retry_after.map(Duration::from_secs),
-                _ => None,
-            };
-            tokio::time::sleep(asked.unwrap_or(pause).min(LONGEST_PAUSE)).await;
-            pause *= 2;
-        }
-        self.once(&call).await
+        repeat(if call.retry { TRIES } else { 1 }, || self.once(&call)).await
     }
 
     async fn once(&self, call: &Call) -> Result<Reply, Error> {
         let body = Full::new(call.body.clone()).map_err(|never| match never {}).boxed();
-        self.exchange(&call.method, &call.path, &call.headers, body, TIMEOUT).await
+        self.exchange(&call.method, &call.path, &call.headers, body, &AtomicU64::new(0)).await
     }
 
-    /// One request, one reply of success.
+    /// One request, one reply of success. `sent` rises while the body is sent.
     pub(crate) async fn exchange(
         &self,
         method: &Method,
         path: &str,
         headers: &HeaderMap,
         body: Body,
-        timeout: Duration,
+        sent: &AtomicU64,
     ) -> Result<Reply, Error> {
         let unreachable = |reason: String| Error::Unreachable { url: self.url.clone(), reason };
         let mut request = Request::new(body);
@@ -153,17 +142,64 @@ impl Transport {
         let exchange = async {
             let response = self.pool.request(request).await.map_err(|error| unreachable(describe(&error)))?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, REPLY_BYTES).collect().await;
-            let body = body.map_err(|error| Error::BadReply(error.to_string()))?.to_bytes();
-            Ok(Reply { status: head.status, retry_after: seconds(&head.headers), body })
+            let body = Limited::new(body, REPLY_BYTES).collect().await.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    return Error::BadReply(format!("it is longer than {REPLY_BYTES} bytes"));
+                }
+                // Half a reply is none: what it would have said is not known.
+                unreachable(format!("the reply broke off: {}", describe(&*error)))
+            })?;
+            Ok(Reply { status: head.status, retry_after: seconds(&head.headers), body: body.to_bytes() })
         };
-        let reply = tokio::time::timeout(timeout, exchange).await;
-        let reply = reply.map_err(|_| unreachable(format!("nothing for {} seconds", timeout.as_secs())))??;
+        let reply = patiently(exchange, SILENCE, sent)
+            .await
+            .ok_or_else(|| unreachable(format!("nothing for {} seconds", SILENCE.as_secs())))??;
         if reply.status.is_success() {
             return Ok(reply);
         }
         let message = message(&reply);
         Err(Error::Refused { status: reply.status.as_u16(), message, retry_after: reply.retry_after })
+    }
+}
+
+/// Does `attempt` again, up to so many times in all, while it fails in a way that passes.
+pub(crate) async fn repeat<T, F: Future<Output = Result<T, Error>>>(
+    tries: u32,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, Error> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..tries {
+        let error = match attempt().await {
+            Err(error) if is_passing(&error) => error,
+            done => return done,
+        };
+        let asked = match error {
+            Error::Refused { retry_after, .. } => retry_after.map(Duration::from_secs),
+            _ => None,
+        };
+        let wait = asked.unwrap_or(pause);
+        if wait > LONGEST_PAUSE {
+            return Err(error);
+        }
+        tokio::time::sleep(wait).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    attempt().await
+}
+
+/// Waits for `work` as long as `sent` rises now and then; `None` when nothing happened for `silence`.
+async fn patiently<T>(work: impl Future<Output = T>, silence: Duration, sent: &AtomicU64) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let mut before = sent.load(Ordering::Relaxed);
+    loop {
+        if let Ok(done) = tokio::time::timeout(silence, &mut work).await {
+            return Some(done);
+        }
+        let now = sent.load(Ordering::Relaxed);
+        if now == before {
+            return None;
+        }
+        before = now;
     }
 }
 
@@ -199,7 +235,8 @@ fn message(reply: &Reply) -> String {
     if found.is_empty() {
         return reply.status.canonical_reason().unwrap_or("no reason given").to_owned();
     }
-    found.chars().take(MESSAGE_CHARS).collect()
+    // They end up on terminals and in logs, on one line.
+    found.chars().take(MESSAGE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A header of ours.

@@ -1,19 +1,20 @@
 //! `cameo bulk upload` and `cameo bulk status`.
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
-use cameo_client::{Client, UploadOptions};
+use anyhow::{Context, ensure};
+use cameo_client::{Client, Error, Upload, UploadOptions};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Done, Target, print_json};
-use crate::out::say;
+use crate::out::{remark, say};
 
 /// Pause between looks at a batch that is watched.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -32,7 +33,7 @@ pub(crate) enum BulkCommand {
 pub(crate) struct UploadArgs {
     #[command(flatten)]
     target: Target,
-    /// The file
+    /// The file; `-` is batch text from standard input
     file: PathBuf,
     /// Wait until every row has been applied
     #[arg(long)]
@@ -69,18 +70,17 @@ pub(crate) async fn run(command: BulkCommand) -> anyhow::Result<Done> {
 
 async fn upload(args: UploadArgs) -> anyhow::Result<Done> {
     let client = args.target.connect()?;
-    let length = std::fs::metadata(&args.file).with_context(|| format!("cannot open {}", args.file.display()))?.len();
-    let bar = bar(length, "{bar:40} {bytes}/{total_bytes} sent", args.target.json);
-    let options = UploadOptions {
-        api_version: args.api_version,
-        dry_run: args.dry_run,
-        idempotency_key: args.idempotency_key.clone(),
-    };
+    let key = args.idempotency_key.clone().unwrap_or_else(cameo_client::new_idempotency_key);
+    let options =
+        UploadOptions { api_version: args.api_version, dry_run: args.dry_run, idempotency_key: Some(key.clone()) };
     let sent = Arc::new(AtomicU64::new(0));
-    let upload = client.upload(&args.file, &options, Arc::clone(&sent));
-    let upload = following(upload, &bar, || sent.load(Ordering::Relaxed)).await;
-    bar.finish_and_clear();
-    let upload = upload?;
+    let upload = following(send(&client, &args, &options, &sent), &args, || sent.load(Ordering::Relaxed)).await;
+    let upload = upload.inspect_err(|error| {
+        // A refused file is refused again; anything else may have been half-way.
+        if !args.dry_run && !matches!(error.downcast_ref(), Some(Error::Refused { status: 400..=499, .. })) {
+            remark!("To go on with the same batch: --idempotency-key {key}");
+        }
+    })?;
     if args.dry_run {
         return report(&args.target, &upload.reply);
     }
@@ -100,12 +100,41 @@ fn bar(length: u64, template: &str, quiet: bool) -> ProgressBar {
     ProgressBar::new(length).with_style(style)
 }
 
-/// Waits for `work` and moves the bar meanwhile.
-async fn following<T>(work: impl Future<Output = T>, bar: &ProgressBar, position: impl Fn() -> u64) -> T {
+/// Uploads a file, or what a pipe or standard input gives.
+async fn send(
+    client: &Client,
+    args: &UploadArgs,
+    options: &UploadOptions,
+    sent: &Arc<AtomicU64>,
+) -> anyhow::Result<Upload> {
+    if args.file.as_os_str() == "-" {
+        let input = std::io::stdin().as_fd().try_clone_to_owned().context("cannot read standard input")?;
+        let input = tokio::fs::File::from_std(input.into());
+        return Ok(client.upload_from(input, "", options, Arc::clone(sent)).await?);
+    }
+    let shown = args.file.display();
+    let about = tokio::fs::metadata(&args.file).await.with_context(|| format!("cannot open {shown}"))?;
+    ensure!(!about.is_dir(), "{shown} is a directory");
+    if about.is_file() {
+        return Ok(client.upload(&args.file, options, Arc::clone(sent)).await?);
+    }
+    // A pipe has no length, and can be read only once.
+    let pipe = tokio::fs::File::open(&args.file).await.with_context(|| format!("cannot open {shown}"))?;
+    Ok(client.upload_from(pipe, &args.file.to_string_lossy(), options, Arc::clone(sent)).await?)
+}
+
+/// Waits for `work` and shows meanwhile how much has been sent.
+async fn following<T>(work: impl Future<Output = T>, args: &UploadArgs, position: impl Fn() -> u64) -> T {
+    let length = std::fs::metadata(&args.file).map_or(0, |about| about.len());
+    let template = if length > 0 { "{bar:40} {bytes}/{total_bytes} sent" } else { "{bytes} sent" };
+    let bar = bar(length, template, args.target.json);
     let mut work = std::pin::pin!(work);
     loop {
         match tokio::time::timeout(LOOK_EVERY, &mut work).await {
-            Ok(done) => return done,
+            Ok(done) => {
+                bar.finish_and_clear();
+                return done;
+            }
             Err(_) => bar.set_position(position()),
         }
     }
