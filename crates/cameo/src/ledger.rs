@@ -52,3 +52,72 @@ impl Ledger for ReplicaLedger {
         self.0.read(partition, read).map_err(convert)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cameo_edge::{ClientConfig, Clients, Edge, EdgeConfig};
+    use cameo_eventlog::EmbeddedOptions;
+    use cameo_profile::event::Visit;
+    use cameo_profile::{AddressBuf, ClientCode, Kind};
+    use std::time::Duration;
+
+    async fn edge(dir: &tempfile::TempDir) -> Edge<EmbeddedLog> {
+        let log = EmbeddedLog::open(EmbeddedOptions::new(dir.path().join("log"))).unwrap();
+        let client = ClientConfig { code: ClientCode::new("demo").unwrap(), lifetime_days: 14 };
+        let config = EdgeConfig {
+            clients: Clients::new(vec![client]),
+            checkpoint_dir: dir.path().join("checkpoint"),
+            checkpoint_every: Duration::from_secs(3600),
+            retention: Duration::from_secs(3600),
+            metrics: None,
+        };
+        Edge::open(config, Arc::new(log)).await.unwrap()
+    }
+
+    fn visit<'a>(home: &'a str, value: &'static str) -> Event<'a> {
+        Event::Visit(Visit { client: "demo", home, profile: vec![("n", value)], ..Visit::default() })
+    }
+
+    fn value(ledger: &ReplicaLedger, partition: Partition, address: &AddressBuf) -> Option<String> {
+        let read = ledger.read(partition, |state, now| {
+            let profile = state.profile("demo", address.as_address(), now)?;
+            profile.attributes().find(|attribute| attribute.name == "n").map(|attribute| attribute.value.to_owned())
+        });
+        read.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_appended_is_applied_in_order_also_when_nobody_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let edge = edge(&dir).await;
+        let ledger = ReplicaLedger(edge.replica());
+        let address = AddressBuf::of(Kind::Tnt, "a").unwrap();
+        let home = address.as_address().as_str();
+        let client = ClientCode::new("demo").unwrap();
+        let partition = address.as_address().partition(&client, ledger.partitions());
+        for value in ["1", "2", "3"] {
+            drop(ledger.append(partition, &visit(home, value)));
+        }
+        let last = ledger.append(partition, &visit(home, "4")).await.unwrap();
+        assert!(matches!(last, Outcome::Visit(outcome) if !outcome.created && !outcome.duplicate));
+        assert_eq!(value(&ledger, partition, &address).as_deref(), Some("4"));
+        edge.close().await;
+        let closed = ledger.append(partition, &visit(home, "5")).await;
+        assert!(matches!(closed, Err(LedgerError::Unavailable(_))), "{closed:?}");
+        assert_eq!(value(&ledger, partition, &address).as_deref(), Some("4"), "reads go on");
+    }
+
+    #[test]
+    fn what_the_caller_may_do_next_survives_the_crossing() {
+        for (from, to) in [
+            (SubmitError::Busy, LedgerError::Full),
+            (SubmitError::StorageFull, LedgerError::StorageFull),
+            (SubmitError::Unavailable("w".into()), LedgerError::Unavailable("w".into())),
+            // Never said to be safe to retry.
+            (SubmitError::Unknown("w".into()), LedgerError::Unknown("w".into())),
+        ] {
+            assert_eq!(convert(from), to);
+        }
+    }
+}

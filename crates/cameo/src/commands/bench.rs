@@ -41,7 +41,8 @@ pub(crate) struct BenchArgs {
     /// How long, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// Requests a second over all connections (open loop); without it as many as are answered (closed loop)
+    /// Requests a second over all connections (open loop); without it as many as are answered (closed loop). Timers tick
+    /// in milliseconds, so that open-loop latencies may be up to 1 ms too high
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// Visitors that requests are spread over
@@ -69,6 +70,8 @@ enum Kind {
 struct Goal {
     address: String,
     host: HeaderValue,
+    /// Path of the URL, without a slash at the end.
+    prefix: String,
     client: String,
     token: Option<HeaderValue>,
 }
@@ -78,15 +81,45 @@ struct Seen {
     latency_us: Histogram<u64>,
     /// By status; 0 = no answer.
     statuses: BTreeMap<u16, u64>,
+    /// Answered with success; a read also with 404, as not every visitor has been there yet.
+    good: u64,
+    /// Due in an open loop, but not sent before the end.
+    unsent: u64,
 }
 
 impl Seen {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { latency_us: Histogram::new_with_bounds(1, LONGEST_US, 3)?, statuses: BTreeMap::new() })
+        let latency_us = Histogram::new_with_bounds(1, LONGEST_US, 3)?;
+        Ok(Self { latency_us, statuses: BTreeMap::new(), good: 0, unsent: 0 })
     }
 
-    fn count(&mut self, status: u16, latency: Duration) {
+    fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        self.latency_us.add(&other.latency_us)?;
+        for (status, count) in &other.statuses {
+            *self.statuses.entry(*status).or_insert(0) += count;
+        }
+        self.good += other.good;
+        self.unsent += other.unsent;
+        Ok(())
+    }
+
+    fn count(&mut self, status: u16, read: bool, latency: Duration) {
         *self.statuses.entry(status).or_insert(0) += 1;
+        self.good += u64::from(matches!(status, 200..=299) || (read && status == 404));
+        self.took(latency);
+    }
+
+    /// What was due from `due` on. It took at least until the end: without it, a server that stalls would look fast.
+    fn never_sent(&mut self, due: Instant, gap: Duration, until: Instant) {
+        let mut due = due;
+        while due < until {
+            self.unsent += 1;
+            self.took(until - due);
+            due += gap;
+        }
+    }
+
+    fn took(&mut self, latency: Duration) {
         let us = u64::try_from(latency.as_micros()).unwrap_or(LONGEST_US);
         self.latency_us.saturating_record(us.clamp(1, LONGEST_US));
     }
@@ -107,10 +140,9 @@ impl Random {
 
 pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<Done> {
     let goal = Arc::new(goal(&args.target)?);
-    // One call through the SDK first, so that a server that is not there is told in its words.
-    let probe = args.target.connect()?.profile("tnt", "cameo-bench-probe").await;
-    match probe {
-        Ok(_) | Err(cameo_client::Error::Refused { status: 404, .. }) => {}
+    // A list of no visits through the SDK first, so that a server or a client that is not there is told in its words.
+    match args.target.connect()?.visits(&[]).await {
+        Ok(_) | Err(cameo_client::Error::Refused { status: 400, .. }) => {}
         Err(error) => return Err(error.into()),
     }
     let began = Instant::now();
@@ -121,11 +153,7 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<Done> {
     }
     let mut all = Seen::new()?;
     while let Some(seen) = tasks.join_next().await {
-        let seen = seen??;
-        all.latency_us.add(&seen.latency_us)?;
-        for (status, count) in seen.statuses {
-            *all.statuses.entry(status).or_insert(0) += count;
-        }
+        all.add(&seen??)?;
     }
     report(&args, &all, began.elapsed().as_secs_f64())
 }
@@ -137,7 +165,8 @@ fn goal(target: &Target) -> anyhow::Result<Goal> {
     let token = target.token.as_ref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
     Ok(Goal {
         address: format!("{host}:{}", uri.port_u16().unwrap_or(80)),
-        host: HeaderValue::try_from(host)?,
+        host: HeaderValue::try_from(uri.authority().map_or(host, |authority| authority.as_str()))?,
+        prefix: uri.path().trim_end_matches('/').to_owned(),
         client: target.client.clone(),
         token: token.transpose().context("the token cannot be sent in a header")?,
     })
@@ -158,6 +187,10 @@ async fn connection(goal: Arc<Goal>, args: BenchArgs, n: u32, began: Instant, un
                     return Ok(seen);
                 }
                 tokio::time::sleep_until(due.into()).await;
+                if Instant::now() >= until {
+                    seen.never_sent(due, gap, until);
+                    return Ok(seen);
+                }
                 let this = due;
                 due += gap;
                 send(&goal, &args, &mut sender, &mut random, count, this, &mut seen).await?;
@@ -183,7 +216,8 @@ async fn send(
     due: Instant,
     seen: &mut Seen,
 ) -> anyhow::Result<()> {
-    let request = request(goal, args, random, count)?;
+    let read = args.kind == Kind::Reads || (args.kind == Kind::Mixed && count % 2 == 1);
+    let request = request(goal, args, random, read)?;
     let exchange = async {
         let mut ready = match sender.take() {
             Some(ready) if !ready.is_closed() => ready,
@@ -198,10 +232,10 @@ async fn send(
     match tokio::time::timeout(TIMEOUT, exchange).await {
         Ok(Ok((ready, status))) => {
             *sender = Some(ready);
-            seen.count(status, due.elapsed());
+            seen.count(status, read, due.elapsed());
         }
         Ok(Err(_)) | Err(_) => {
-            seen.count(0, due.elapsed());
+            seen.count(0, read, due.elapsed());
             // A server that is gone is not to be hammered.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -218,18 +252,17 @@ async fn connect(goal: &Goal) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     Ok(sender)
 }
 
-fn request(goal: &Goal, args: &BenchArgs, random: &mut Random, count: u64) -> anyhow::Result<Request<Full<Bytes>>> {
-    let read = args.kind == Kind::Reads || (args.kind == Kind::Mixed && count % 2 == 1);
+fn request(goal: &Goal, args: &BenchArgs, random: &mut Random, read: bool) -> anyhow::Result<Request<Full<Bytes>>> {
     let (method, path, body) = if read {
         let id = random.below(args.profiles) + 1;
-        (Method::GET, format!("/rest/v1/profiles/v{id}?client={}", goal.client), String::new())
+        (Method::GET, format!("{}/rest/v1/profiles/v{id}?client={}", goal.prefix, goal.client), String::new())
     } else {
         let mut visits = (0..args.batch).map(|_| visit(random.below(args.profiles) + 1));
         let body = match args.batch {
             1 => visits.next().unwrap_or_default(),
             _ => format!("[{}]", visits.collect::<Vec<_>>().join(",")),
         };
-        (Method::POST, format!("/v1/{}/visits", goal.client), body)
+        (Method::POST, format!("{}/v1/{}/visits", goal.prefix, goal.client), body)
     };
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = method;
@@ -252,7 +285,6 @@ fn visit(id: u32) -> String {
 
 fn report(args: &BenchArgs, seen: &Seen, seconds: f64) -> anyhow::Result<Done> {
     let requests: u64 = seen.statuses.values().sum();
-    let good: u64 = seen.statuses.iter().filter(|(status, _)| matches!(status, 200..=299 | 404)).map(|(_, n)| n).sum();
     let ms = |percentile: f64| seen.latency_us.value_at_quantile(percentile / 100.0) as f64 / 1000.0;
     let max_ms = seen.latency_us.max() as f64 / 1000.0;
     let percentiles = [50.0, 90.0, 99.0, 99.9].map(|p| (p, ms(p)));
@@ -264,6 +296,7 @@ fn report(args: &BenchArgs, seen: &Seen, seconds: f64) -> anyhow::Result<Done> {
             "requestsPerSecond": requests as f64 / seconds,
             "visitsPerRequest": args.batch,
             "statuses": seen.statuses.iter().map(|(status, n)| (status.to_string(), *n)).collect::<BTreeMap<_, _>>(),
+            "unsent": seen.unsent,
             "latencyMs": latency,
             "maxMs": max_ms,
         }))?;
@@ -278,6 +311,43 @@ fn report(args: &BenchArgs, seen: &Seen, seconds: f64) -> anyhow::Result<Done> {
             let name = if *status == 0 { "no answer".into() } else { format!("HTTP {status}") };
             say!("  {name}: {count}")?;
         }
+        if seen.unsent > 0 {
+            say!("  due and never sent: {} (the rate is more than the server takes)", seen.unsent)?;
+        }
     }
-    Ok(if good == requests { Done::Whole } else { Done::InPart })
+    Ok(if seen.good == requests && seen.unsent == 0 { Done::Whole } else { Done::InPart })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_shows_in_what_was_never_sent() {
+        let (mut seen, began) = (Seen::new().unwrap(), Instant::now());
+        seen.never_sent(began, Duration::from_millis(10), began + Duration::from_millis(995));
+        assert_eq!(seen.unsent, 100);
+        let median = seen.latency_us.value_at_quantile(0.5);
+        assert!((480_000..=510_000).contains(&median), "{median} us");
+    }
+
+    #[test]
+    fn a_missing_profile_is_good_and_a_missing_client_is_not() {
+        let mut seen = Seen::new().unwrap();
+        seen.count(404, true, Duration::ZERO);
+        seen.count(200, false, Duration::ZERO);
+        assert_eq!(seen.good, 2);
+        seen.count(404, false, Duration::ZERO);
+        seen.count(0, true, Duration::ZERO);
+        assert_eq!(seen.good, 2);
+    }
+
+    #[test]
+    fn the_url_keeps_its_port_and_its_path() {
+        let target = |url: &str| Target { url: url.into(), client: "demo".into(), token: None, json: false };
+        let found = goal(&target("http://[::1]:81/base/")).unwrap();
+        assert_eq!((found.address.as_str(), found.prefix.as_str()), ("[::1]:81", "/base"));
+        assert_eq!(found.host, "[::1]:81");
+        assert!(goal(&target("https://x")).is_err() && goal(&target("x")).is_err());
+    }
 }
