@@ -30,11 +30,14 @@ const FLUSH_LOOK: Duration = Duration::from_millis(20);
 /// Format of the mark; the pairs have a version of their own.
 const FORMAT: u8 = 1;
 
+/// What to do about a damaged one. It only saves time, and a log that was trimmed refuses to be read without it.
+const REBUILD: &str = "move it away, and the profiles are rebuilt from the log";
+
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The database does not open or read.
-    #[error("the checkpoint in {} cannot be read", dir.display())]
+    #[error("the checkpoint in {} cannot be read; {}", dir.display(), REBUILD)]
     Database {
         /// Its directory.
         dir: PathBuf,
@@ -42,7 +45,7 @@ pub enum CheckpointError {
         source: fjall::Error,
     },
     /// A record is not what was written.
-    #[error("the checkpoint in {}, partition {partition}, is damaged: {reason}", dir.display())]
+    #[error("the checkpoint in {}, partition {partition}, is damaged: {reason}; {}", dir.display(), REBUILD)]
     Damaged {
         /// Its directory.
         dir: PathBuf,
