@@ -201,10 +201,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
                 Ok(Value::Text(Cow::Owned(value.to_string())))
             }
             fn visit_f64<E: Error>(self, value: f64) -> Result<Value<'de>, E> {
-                Ok(if value.is_finite() {
-                    Value::Text(Cow::Owned(value.to_string()))
-                } else {
+                // A whole number that comes as a float was written with more digits than the decoder keeps, or is a
+                // rounded one already: an id must not become another id.
+                Ok(if !value.is_finite() {
                     Value::Not("not a number")
+                } else if value.fract() == 0.0 && value.abs() >= MAX_SAFE_INTEGER {
+                    Value::Not("a number too large to be kept exactly")
+                } else {
+                    Value::Text(Cow::Owned(value.to_string()))
                 })
             }
             fn visit_unit<E: Error>(self) -> Result<Value<'de>, E> {

@@ -196,3 +196,39 @@ async fn generated_ids_are_in_the_order_of_their_making() {
     let ids: Vec<_> = reply["results"].as_array().unwrap().iter().map(|r| r["tntId"].as_str().unwrap()).collect();
     assert!(ids.is_sorted() && ids.len() == 100, "{ids:?}");
 }
+
+#[tokio::test]
+async fn a_number_is_kept_with_all_its_digits_or_refused() {
+    let rig = Rig::new().await;
+    let visit = |number: &str| format!(r#"{{"ids":{{"tntId":"n1"}},"profile":{{"number":{number}}}}}"#);
+    let kept = ["0", "-7", "1.5", "9007199254740993", "18446744073709551615", "-9223372036854775808"];
+    for number in kept {
+        rig.call(Method::POST, VISITS, "application/json", visit(number)).await.expect(200);
+        assert_eq!(rig.attribute("n1", "number").await.as_deref(), Some(number));
+    }
+    let before = rig.stored();
+    for number in ["18446744073709551616", "-9223372036854775809", "123456789012345678901234567890", "1e30"] {
+        let problem = rig.call(Method::POST, VISITS, "application/json", visit(number)).await.expect(400).json();
+        assert_eq!(problem["field"], "profile.number", "{number}");
+        assert!(problem["detail"].as_str().unwrap().contains("too large to be kept exactly"), "{problem}");
+    }
+    assert_eq!(rig.stored(), before);
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_text_is_not_part_of_it() {
+    let rig = Rig::new().await;
+    for content_type in ["", "application/json", "application/x-ndjson"] {
+        let body = "\u{feff}{\"ids\":{\"tntId\":\"m1\"}}";
+        rig.call(Method::POST, VISITS, content_type, body).await.expect(200);
+    }
+    assert_eq!(rig.attribute("m1", "visitCount").await.as_deref(), Some("3"));
+}
+
+#[tokio::test]
+async fn too_many_lines_are_told_their_limit_without_a_type_too() {
+    let rig = Rig::new().await;
+    let body = "{}\n".repeat(10_001);
+    let problem = rig.call(Method::POST, VISITS, "", body).await.expect(413).json();
+    assert_eq!(problem["limit"], 10_000);
+}

@@ -18,6 +18,9 @@ const VISITS: usize = 10_000;
 /// Lists and objects within each other in MessagePack. Ours: as serde_json; reading recurses, so this bounds the stack.
 const DEPTH: usize = 128;
 
+/// What some editors and shells put before text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// How the body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -37,6 +40,7 @@ impl Encoding {
                 Self::Lines
             }
             "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => Self::MessagePack,
+            _ if body.starts_with(BYTE_ORDER_MARK) => Self::Json,
             // MessagePack objects and lists start with a byte that no JSON text can start with.
             _ if body.first().is_some_and(|&byte| byte >= 0x80) => Self::MessagePack,
             _ => Self::Json,
@@ -53,9 +57,10 @@ pub(super) struct Decoded<'b> {
 
 /// Reads a body. A body that cannot be told apart into visits is refused whole.
 pub(super) fn decode(encoding: Encoding, body: &[u8]) -> Result<Decoded<'_>, Refusal> {
+    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let decoded = match encoding {
-        Encoding::Json => json(body)?,
-        Encoding::Lines => Decoded { visits: lines(body)?, single: false },
+        Encoding::Json => json(text)?,
+        Encoding::Lines => Decoded { visits: lines(text)?, single: false },
         Encoding::MessagePack => message_pack(body)?,
     };
     match decoded.visits.len() {
@@ -121,6 +126,8 @@ fn json(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
                 Ok(visits) if visits.len() > 1 && visits.iter().any(Result::is_ok) => {
                     Ok(Decoded { visits, single: false })
                 }
+                // More of them than a call may have: that, and not the second line, is what is wrong.
+                Err(refusal) if refusal.limit.is_some() => Err(refusal),
                 _ => Err(json_refusal(&error, body, body)),
             },
             Err(error) => Err(json_refusal(&error, body, body)),
