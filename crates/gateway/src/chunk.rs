@@ -67,11 +67,15 @@ impl Chunk {
 
     /// Whether `row` can be in one event with those held.
     pub(crate) fn takes(&self, row: &Row<'_>) -> bool {
-        self.kind.is_none_or(|kind| kind == row.kind)
-            && (row.header().is_some()
-                || self.is_empty()
-                || self.columns.len() + row.cells().filter(|cell| self.column(cell.name).is_none()).count()
-                    <= OWN_COLUMNS)
+        if self.is_empty() {
+            return true;
+        }
+        let new = || row.cells().filter(|cell| self.column(cell.name).is_none()).count();
+        let columns_fit = || match new() {
+            0 => true,
+            new => self.columns.len() + new <= OWN_COLUMNS,
+        };
+        self.kind == Some(row.kind) && (row.header().is_some() || columns_fit())
     }
 
     fn column(&self, name: &str) -> Option<usize> {

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::gateway::{App, Place, random};
 use crate::ledger::{Ledger, LedgerError};
 use crate::spool::Spooled;
+use crate::status;
 use crate::submit::Submission;
 
 /// A file that is to become a batch.
@@ -125,8 +126,19 @@ impl<L: Ledger> Opening<L> {
         Err(Refusal { field: Some("Idempotency-Key".into()), ..Refusal::new(409, text) })
     }
 
-    /// Brings what is missing into the log, unless somebody in this process is at it.
+    /// Whether all rows have been applied; then the failed ones, which go first, are in the log as well.
+    fn is_whole(&self, head: &BatchHead) -> bool {
+        let parts = self.app.ledger.parts(self.client.as_str(), &head.batch);
+        let consumed = parts.map_or(0, |parts| status::sum(&parts).consumed());
+        let nothing_to_bring = head.rows_to_apply == 0 && head.rows_failed == 0;
+        nothing_to_bring || (head.rows_to_apply > 0 && consumed >= u64::from(head.rows_to_apply))
+    }
+
+    /// Brings what is missing into the log, unless nothing is or somebody in this process is at it.
     async fn submit(self, head: BatchHead, head_partition: Partition) -> BatchHead {
+        if self.is_whole(&head) {
+            return head;
+        }
         let Some(turn) = self.app.running.begin(&self.client, &head.batch) else { return head };
         let submission = Submission {
             ledger: Arc::clone(&self.app.ledger),

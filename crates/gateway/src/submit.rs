@@ -97,10 +97,11 @@ impl<L: Ledger> Submission<L> {
     pub(crate) async fn run(mut self, reported: oneshot::Sender<()>) {
         let before = self.counted();
         self.attempts(reported).await;
+        // The fold may have forgotten a very old batch in between; then there is nothing to count.
         if let (Some(before), Some(after)) = (before, self.counted()) {
-            self.meters.rows_updated.increment(after.updated - before.updated);
-            self.meters.rows_not_found.increment(after.not_found - before.not_found);
-            self.meters.rows_failed.increment(after.failed - before.failed);
+            self.meters.rows_updated.increment(after.updated.saturating_sub(before.updated));
+            self.meters.rows_not_found.increment(after.not_found.saturating_sub(before.not_found));
+            self.meters.rows_failed.increment(after.failed.saturating_sub(before.failed));
         }
         // What reads as no longer under way has been counted.
         drop(self.turn);
