@@ -11,6 +11,7 @@ mod import;
 mod limits;
 mod memory;
 mod operations;
+mod pipes;
 mod profile_api;
 mod restart;
 mod visits;

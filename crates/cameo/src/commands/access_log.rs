@@ -1,6 +1,6 @@
 //! An access log in memory: every line of a file, plain or packed, taken apart and put in the order of time.
 //!
-//! Sorting needs all lines, so memory grows with the file: about 600 bytes a line, up to [`LINES`] lines. What does not
+//! Sorting needs all lines, so memory grows with the file: about 700 bytes a line, up to [`LINES`] lines. What does not
 //! parse is counted, and remembered up to [`MALFORMED_KEPT`] lines.
 
 use std::fs::File;
@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 use super::clf::{self, Line};
 
-/// Well-formed lines that one import takes. Ours: about 6 GB of memory.
+/// Well-formed lines that one import takes. Ours: about 7 GB of memory.
 const LINES: usize = 10_000_000;
 /// Bytes of one line. Ours: far more than a server logs of a request; a longer one is malformed.
 const LINE_BYTES: u64 = 1 << 20;

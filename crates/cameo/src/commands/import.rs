@@ -1,9 +1,9 @@
 //! `cameo visit import`: an access log becomes visits.
 //!
 //! A visitor is address + user agent. Every line carries an event id of its own, so that a second import of the same
-//! file counts nothing twice (within the server's event-id window of an hour). Visitors are spread over a few lanes,
-//! each with one call under way at a time: a visitor's visits arrive in the order of time, and the server's fsync is
-//! not waited for once a call. Memory: see [`access_log`].
+//! file counts nothing twice, as long as the server remembers event ids: for an hour, and the last 262,144 of each
+//! partition. Visitors are spread over a few lanes, each with one call under way at a time: a visitor's visits arrive in
+//! the order of time, and the server's fsync is not waited for once a call. Memory: see [`access_log`].
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -33,7 +33,7 @@ const LISTED: usize = 50;
 pub(crate) struct ImportArgs {
     #[command(flatten)]
     target: Target,
-    /// The log, plain or .gz; `-` is standard input. Held in memory to be sorted: about 600 bytes a line, at most ten
+    /// The log, plain or .gz; `-` is standard input. Held in memory to be sorted: about 700 bytes a line, at most ten
     /// million lines
     file: PathBuf,
     /// Move all times so that the last line happens now
