@@ -1,22 +1,30 @@
-//! Reading bodies: bounded in size and time, and never refused in a way that resets the connection.
-//!
-//! A server that answers and closes while the caller still sends makes the caller's system drop the answer. So what is
-//! refused is read to its end first, within bounds, and thrown away.
+//! Reading bodies: bounded in size and time. What is refused need not be read to be answered: the connection is closed in
+//! a way that keeps the answer (see [`crate::serve`]).
 
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
 use http_body_util::BodyExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use crate::refusal::Refusal;
 
 /// How long a caller may pause within a body.
 pub const PAUSE: Duration = Duration::from_secs(30);
-/// What is read of a refused body before the connection is given up, in bytes. Ours: a few of the largest bodies.
-const DRAIN_BYTES: usize = 256 << 20;
-/// How long a refused body is read at most.
-const DRAIN_TIME: Duration = Duration::from_secs(30);
+/// What a body must come to on average once [`PAUSE`] is over, in bytes a second: a caller that sends a byte now and then
+/// would hold a connection, and its memory, for ever. Ours: a bad line of a phone does more.
+const SLOWEST: u64 = 32 << 10;
+/// How long a whole body may take. Ours: the largest at 100 KB/s.
+const BODY_TIME: Duration = Duration::from_secs(600);
+/// What is read of a refused body so that its connection can go on, in bytes. Ours: less than a new connection costs.
+const DRAIN_BYTES: u64 = 64 << 10;
+/// How long that is waited for.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Room that is taken at once for a body that announces its length, in bytes.
 const FIRST_ROOM: usize = 1 << 20;
 
@@ -51,6 +59,14 @@ pub enum BodyError {
     /// The caller went silent.
     #[error("the rest of the body did not come within {} seconds", PAUSE.as_secs())]
     TimedOut,
+    /// The caller sends, but next to nothing.
+    #[error(
+        "the body came too slowly: after {} seconds it must have come at {} KB a second on average, and be whole after {}",
+        PAUSE.as_secs(),
+        SLOWEST >> 10,
+        BODY_TIME.as_secs()
+    )]
+    TooSlow,
     /// The caller went away, or broke the rules of HTTP.
     #[error("the body ended early")]
     Broken,
@@ -63,48 +79,82 @@ impl BodyError {
         match self {
             Self::TooLarge { .. } => 413,
             Self::Busy => 429,
-            Self::TimedOut => 408,
+            Self::TimedOut | Self::TooSlow => 408,
             Self::Broken => 400,
         }
     }
 }
 
-/// Reads a whole body of at most `limit` bytes; a larger one is drained before the error.
+/// Until when a body may go on coming.
+struct Pace {
+    /// By its average speed so far.
+    lasts: Instant,
+    /// As a whole.
+    ends: Instant,
+}
+
+impl Pace {
+    fn start() -> Self {
+        let now = Instant::now();
+        Self { lasts: now + PAUSE, ends: now + BODY_TIME }
+    }
+
+    /// So many bytes came.
+    fn came(&mut self, bytes: usize) {
+        self.lasts += Duration::from_micros(bytes as u64 * 1_000_000 / SLOWEST);
+    }
+
+    /// The caller had to wait for us.
+    fn waited(&mut self, time: Duration) {
+        self.lasts += time;
+        self.ends += time;
+    }
+
+    async fn next(&self, body: &mut Body) -> Result<Option<Bytes>, BodyError> {
+        let (pause, patience) = (Instant::now() + PAUSE, self.lasts.min(self.ends));
+        loop {
+            return match tokio::time::timeout_at(patience.min(pause), body.frame()).await {
+                Err(_) if pause <= patience => Err(BodyError::TimedOut),
+                Err(_) => Err(BodyError::TooSlow),
+                Ok(None) => Ok(None),
+                Ok(Some(Err(_))) => Err(BodyError::Broken),
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => Ok(Some(data)),
+                    // Trailers.
+                    Err(_) => continue,
+                },
+            };
+        }
+    }
+}
+
+/// Reads a whole body of at most `limit` bytes. One that announces more is not even begun, so that a caller who asked
+/// first (`Expect: 100-continue`) need not send it.
 ///
 /// # Errors
 /// See [`BodyError`].
 pub async fn read(mut body: Body, limit: usize) -> Result<Whole, BodyError> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
-        drain(body).await;
         return Err(BodyError::TooLarge { limit });
     }
     let mut first = Bytes::new();
     let mut rest: Option<BytesMut> = None;
     let mut turn = None;
-    loop {
-        let frame = match tokio::time::timeout(PAUSE, body.frame()).await {
-            Err(_) => return Err(BodyError::TimedOut),
-            Ok(None) => break,
-            Ok(Some(Err(_))) => return Err(BodyError::Broken),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        let Ok(data) = frame.into_data() else { continue };
+    let mut pace = Pace::start();
+    while let Some(data) = pace.next(&mut body).await? {
+        pace.came(data.len());
         let so_far = rest.as_ref().map_or(first.len(), BytesMut::len);
         if so_far + data.len() > limit {
-            drop((first, rest));
-            drain(body).await;
             return Err(BodyError::TooLarge { limit });
         }
         if so_far + data.len() > LARGE_BYTES && turn.is_none() {
+            let since = Instant::now();
             match tokio::time::timeout(TURN, LARGE.acquire()).await {
                 Ok(Ok(permit)) => turn = Some(permit),
-                _ => {
-                    drop((first, rest));
-                    drain(body).await;
-                    return Err(BodyError::Busy);
-                }
+                _ => return Err(BodyError::Busy),
             }
+            pace.waited(since.elapsed());
         }
         // Most bodies come in one piece, which needs no copy.
         match &mut rest {
@@ -123,12 +173,16 @@ pub async fn read(mut body: Body, limit: usize) -> Result<Whole, BodyError> {
     Ok(Whole { bytes: rest.map_or(first, BytesMut::freeze), _turn: turn })
 }
 
-/// Reads what the caller still sends, within bounds, and throws it away.
+/// Reads a small rest that the caller still sends and throws it away, so that the connection can go on. A larger one is
+/// left to the connection, which ends after the answer.
 pub async fn drain(mut body: Body) {
+    if body.size_hint().lower() > DRAIN_BYTES {
+        return;
+    }
     let reading = async {
         let mut read = 0;
         while let Some(Ok(frame)) = body.frame().await {
-            read += frame.data_ref().map_or(0, Bytes::len);
+            read += frame.data_ref().map_or(0, Bytes::len) as u64;
             if read > DRAIN_BYTES {
                 return;
             }
@@ -143,3 +197,23 @@ pub async fn refuse(body: Body, response: Response) -> Response {
     drain(body).await;
     response
 }
+
+/// Refuses a `Content-Encoding`: the body would be read as what it is not.
+///
+/// # Errors
+/// 415 that says what is taken.
+pub fn check_plain(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?").trim());
+    match encodings.find(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")) {
+        None => Ok(()),
+        Some(encoding) => {
+            let encoding: String = encoding.chars().take(64).collect();
+            let text =
+                format!("Content-Encoding {encoding:?} is not taken here: send the body as it is, which is identity");
+            Err(Refusal { field: Some("Content-Encoding".into()), ..Refusal::new(415, text) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

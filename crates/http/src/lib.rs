@@ -7,10 +7,13 @@
 
 pub mod body;
 mod count;
+pub mod csv;
 mod fallback;
 pub mod query;
 pub mod refusal;
 pub mod serve;
+mod stream;
+mod strict;
 
 pub use fallback::with_fallbacks;
 pub use refusal::{Family, Refusal};

@@ -155,7 +155,7 @@ impl From<BodyError> for Refusal {
         let (limit, retry_after) = match error {
             BodyError::TooLarge { limit } => (Some(limit), None),
             BodyError::Busy => (None, Some(RETRY_BUSY)),
-            BodyError::TimedOut | BodyError::Broken => (None, None),
+            BodyError::TimedOut | BodyError::TooSlow | BodyError::Broken => (None, None),
         };
         Self { limit, retry_after, ..Self::new(error.status(), error.to_string()) }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{BatchErrors, BatchOpened};
+use crate::event::{BatchClosed, BatchErrors, BatchOpened};
 use crate::limits;
 use crate::time::LogTime;
 
@@ -34,6 +34,9 @@ pub struct BatchHead {
     pub rows_failed: u32,
     /// Rows without any value.
     pub rows_skipped: u32,
+    /// What came of it, once every row had been applied.
+    #[serde(default)]
+    pub closed: Option<BatchPart>,
 }
 
 /// What one partition applied of a batch.
@@ -80,6 +83,9 @@ pub(crate) struct Batch {
     pub(crate) errors: Vec<RowErrorOwned>,
     /// Some errors are not in `errors`, as there were too many or they were dropped for later ones.
     pub(crate) errors_incomplete: bool,
+    /// Every row of it has been applied, in all partitions, so it may be forgotten before those that are open.
+    #[serde(default)]
+    pub(crate) closed: bool,
     #[serde(skip)]
     changed: bool,
 }
@@ -140,7 +146,7 @@ impl Batches {
         self.all.iter()
     }
 
-    /// The batch, made if need be; the longest unchanged ones make room.
+    /// The batch, made if need be; others make room, see [`limits::BATCHES_REMEMBERED`].
     pub(crate) fn entry(&mut self, client: u32, batch: &str, at: LogTime) -> &mut Batch {
         let key = (client, Box::from(batch));
         if !self.all.contains_key(&key) {
@@ -160,7 +166,9 @@ impl Batches {
             .map(|(key, _)| key.clone())
             .collect();
         if self.all.len() - stale.len() >= limits::BATCHES_REMEMBERED {
-            stale.extend(self.oldest(|_| true));
+            // What is forgotten of an open batch would be applied again by a retry, so those go only when they are many.
+            let too_many_open = self.all.values().filter(|batch| !batch.closed).count() > limits::BATCHES_OPEN;
+            stale.extend(self.oldest(|batch| batch.closed != too_many_open));
         }
         for key in stale {
             if let Some(batch) = self.all.remove(&key) {
@@ -194,8 +202,28 @@ impl Batches {
             rows_to_apply: event.rows_to_apply,
             rows_failed: event.rows_failed,
             rows_skipped: event.rows_skipped,
+            closed: None,
         });
         BatchOpenedOutcome::Opened
+    }
+
+    /// Keeps what came of a batch, if its head is here; the first word stays. A batch that is forgotten stays so.
+    pub(crate) fn close(&mut self, client: u32, event: &BatchClosed<'_>, at: LogTime) {
+        if self.get(client, event.batch).is_none_or(|batch| batch.closed) {
+            return;
+        }
+        let entry = self.entry(client, event.batch, at);
+        entry.closed = true;
+        if let Some(head) = &mut entry.head {
+            head.closed = Some(BatchPart {
+                high_line: 0,
+                updated: event.updated,
+                created: event.created,
+                not_found: event.not_found,
+                failed: event.failed,
+                last_change: at.0,
+            });
+        }
     }
 
     /// Keeps failed rows for the report. A repeated event adds nothing: lines come in rising order.
@@ -264,3 +292,6 @@ impl Batches {
 pub(crate) fn encode(batch: &Batch) -> Vec<u8> {
     rmp_serde::to_vec(batch).expect("plain data always encodes into memory")
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,8 @@ pub enum Event<'a> {
     BatchErrors(BatchErrors<'a>),
     /// A client's settings, as far as the fold needs them.
     ClientSettings(ClientSettings<'a>),
+    /// Every row of a bulk file has been applied.
+    BatchClosed(BatchClosed<'a>),
 }
 
 /// A visit (design §5). Its home partition is that of `home`, unless the id was `generated`.
@@ -216,6 +218,25 @@ pub struct ClientSettings<'a> {
     pub lifetime_days: u16,
 }
 
+/// What came of a bulk file, once every row has been applied. Written to its head's partition: the others forget what
+/// they counted after a while, and a batch that is complete stays so for as long as its head is known. Then written to
+/// the others that have rows of it, which learn that they may forget them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchClosed<'a> {
+    /// The tenant.
+    pub client: &'a str,
+    /// The batch.
+    pub batch: &'a str,
+    /// Rows that changed a profile, new ones included.
+    pub updated: u64,
+    /// Rows that made a new profile.
+    pub created: u64,
+    /// Rows whose id is unknown (v1).
+    pub not_found: u64,
+    /// Rows that a profile could not take.
+    pub failed: u64,
+}
+
 /// The text whose partition holds the head of a batch: its key if it has one, so that two uploads with one key meet.
 #[must_use]
 pub fn batch_partition_text(batch: &str, idempotency_key: Option<&str>) -> String {
@@ -253,6 +274,7 @@ mod kind {
     pub(super) const BATCH_ROWS: u8 = 5;
     pub(super) const BATCH_ERRORS: u8 = 6;
     pub(super) const CLIENT_SETTINGS: u8 = 7;
+    pub(super) const BATCH_CLOSED: u8 = 8;
 }
 
 impl<'a> Event<'a> {
@@ -266,6 +288,7 @@ impl<'a> Event<'a> {
             Self::BatchRows(e) => put(out, kind::BATCH_ROWS, e),
             Self::BatchErrors(e) => put(out, kind::BATCH_ERRORS, e),
             Self::ClientSettings(e) => put(out, kind::CLIENT_SETTINGS, e),
+            Self::BatchClosed(e) => put(out, kind::BATCH_CLOSED, e),
         }
     }
 
@@ -283,6 +306,7 @@ impl<'a> Event<'a> {
             kind::BATCH_ROWS => Self::BatchRows(take(kind, body)?),
             kind::BATCH_ERRORS => Self::BatchErrors(take(kind, body)?),
             kind::CLIENT_SETTINGS => Self::ClientSettings(take(kind, body)?),
+            kind::BATCH_CLOSED => Self::BatchClosed(take(kind, body)?),
             other => return Err(DecodeError::UnknownKind(other)),
         })
     }
@@ -298,6 +322,7 @@ impl<'a> Event<'a> {
             Self::BatchRows(e) => e.client,
             Self::BatchErrors(e) => e.client,
             Self::ClientSettings(e) => e.client,
+            Self::BatchClosed(e) => e.client,
         }
     }
 }

@@ -79,8 +79,11 @@ pub const BATCH_ID_CHARS: usize = 128;
 pub const IDEMPOTENCY_KEY_CHARS: usize = 255;
 /// How long a batch's status is kept after its last change, in milliseconds of log time. Ours: as the log.
 pub const BATCH_KEPT_MS: u64 = 30 * 86_400_000;
-/// Batches a partition remembers; past it the one unchanged for longest is forgotten. Ours.
+/// Batches a partition remembers; past it one is forgotten: of those that are closed the one unchanged for longest. Ours.
 pub const BATCHES_REMEMBERED: usize = 4096;
+/// Batches among them that may be open; past it the open one unchanged for longest is forgotten instead. Ours: a file
+/// that is under way must not lose its place, and files that nobody ever completes must not push out all others.
+pub const BATCHES_OPEN: usize = BATCHES_REMEMBERED / 2;
 /// Row errors kept for the report of one batch. Ours; the report says when there were more.
 pub const BATCH_ERRORS_KEPT: usize = 10_000;
 /// Bytes of row errors a partition keeps over all batches; past it the oldest report is dropped. Ours.

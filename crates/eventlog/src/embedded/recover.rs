@@ -3,8 +3,9 @@
 //!
 //! A group is only ever written after the one before it is durable (with [`crate::Durability::Fsync`]). So an
 //! unreadable group with an intact one behind it was acknowledged and has been damaged: an error. An unreadable group
-//! with nothing behind it, at the end of the last segment, is an append that a crash interrupted: nobody was told that
-//! it succeeded, and it is cut off.
+//! with nothing behind it, at the end of the last segment, is most likely an append that a crash interrupted: nobody was
+//! told that it succeeded, and it is cut off. It may also be the last append of all, acknowledged and damaged by the disk
+//! since: the bytes do not tell. Who has read further (a checkpoint) finds out, and says so.
 //!
 //! The newest [`VERIFIED_BYTES`] of segments are read whole; older ones only by header and length, as their readers
 //! check every frame they hand out.
@@ -288,7 +289,8 @@ fn warn_torn(path: &Path, size: u64, bad: &Bad) {
         eventlog.cut_bytes = size - bad.start,
         eventlog.partitions = ?partitions,
         reason = %bad.what,
-        "cut off the torn end of the log: an append that a crash interrupted and that was never acknowledged"
+        "cut off the torn end of the log: an append that a crash interrupted, and that was not acknowledged unless the \
+         disk itself has lost what it had confirmed"
     );
 }
 

@@ -81,6 +81,17 @@ fn one_of_each() -> Vec<(&'static str, Event<'static>)> {
             }),
         ),
         ("client-settings", Event::ClientSettings(ClientSettings { client: "demo", lifetime_days: 30 })),
+        (
+            "batch-closed",
+            Event::BatchClosed(BatchClosed {
+                client: "demo",
+                batch: "demo-1787075619003-abc",
+                updated: 498_000,
+                created: 12_000,
+                not_found: 1500,
+                failed: 1,
+            }),
+        ),
     ]
 }
 
@@ -117,13 +128,13 @@ fn unknown_kinds_are_named() {
 
 proptest! {
     #[test]
-    fn rubbish_never_panics(kind in 0..9u8, body: Vec<u8>) {
+    fn rubbish_never_panics(kind in 0..10u8, body: Vec<u8>) {
         let bytes = [&[kind][..], &body].concat();
         let _ = Event::decode(&bytes);
     }
 
     #[test]
-    fn a_damaged_event_decodes_or_is_refused(index in 0..8usize, at: prop::sample::Index, flip in 1..=255u8) {
+    fn a_damaged_event_decodes_or_is_refused(index in 0..9usize, at: prop::sample::Index, flip in 1..=255u8) {
         let (_, event) = &one_of_each()[index];
         let mut bytes = Vec::new();
         event.encode(&mut bytes);

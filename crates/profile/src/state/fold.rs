@@ -97,6 +97,12 @@ impl PartitionState {
                 self.batches.add_errors(client, event, at);
                 Outcome::Applied
             }
+            Event::BatchClosed(event) => {
+                if let Some(client) = self.clients.find(event.client) {
+                    self.batches.close(client, event, at);
+                }
+                Outcome::Applied
+            }
             Event::ClientSettings(event) => {
                 self.client_settings(at, event);
                 Outcome::Applied

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{BatchOpened, BatchRow, BatchRows, ClientSettings, Erase, Event, Update, Visit};
+use crate::event::{BatchClosed, BatchOpened, BatchRow, BatchRows, ClientSettings, Erase, Event, Update, Visit};
 use crate::limits;
 use crate::time::{DAY_MS, MINUTE_MS};
 
@@ -41,6 +41,9 @@ enum Step {
     Open {
         batch: u8,
         key: Option<u8>,
+    },
+    Close {
+        batch: u8,
     },
     Settings {
         days: u16,
@@ -117,6 +120,11 @@ fn apply(state: &mut PartitionState, at: u64, step: &Step) -> Outcome {
             };
             state.apply(LogTime(at), &through_bytes(&Event::BatchOpened(event), &mut Vec::new()))
         }
+        Step::Close { batch } => {
+            let batch = format!("b{batch}");
+            let event = BatchClosed { client: "demo", batch: &batch, updated: 3, created: 1, not_found: 1, failed: 1 };
+            state.apply(LogTime(at), &through_bytes(&Event::BatchClosed(event), &mut Vec::new()))
+        }
         Step::Settings { days } => {
             let event = ClientSettings { client: "demo", lifetime_days: *days };
             state.apply(LogTime(at), &Event::ClientSettings(event))
@@ -141,6 +149,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..3u8, any::<bool>(), 1..30u32, prop::collection::vec(0..8u8, 1..6))
             .prop_map(|(batch, create, first_line, visitors)| Step::Rows { batch, create, first_line, visitors }),
         1 => (0..3u8, proptest::option::of(0..2u8)).prop_map(|(batch, key)| Step::Open { batch, key }),
+        1 => (0..3u8).prop_map(|batch| Step::Close { batch }),
         1 => (1..90u16).prop_map(|days| Step::Settings { days }),
     ]
 }
