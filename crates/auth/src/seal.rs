@@ -1,0 +1,190 @@
+//! Signatures of the control plane on what it writes into the bucket: whoever else can write there forges nothing.
+//!
+//! ```text
+//! {"v":1,"payload":"…JSON…","signature":"128 hex digits"}     Ed25519 over "cameo-record-v1" 0 key 0 payload
+//! ```
+//! The key is part of what is signed, so a record cannot stand in for another one. Against an old record put back, each
+//! record has a version of its own, and a node takes none that is older than what it has seen ([`crate::state`]).
+
+use std::fmt;
+
+use bytes::Bytes;
+use ed25519_dalek::{Signature, Signer, SigningKey};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::bucket::Key;
+use crate::hex;
+
+const DOMAIN: &[u8] = b"cameo-record-v1";
+
+/// The control plane's signing key.
+#[derive(Clone)]
+pub struct Sealer(SigningKey);
+
+/// What nodes hold of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Verifying(ed25519_dalek::VerifyingKey);
+
+/// A text that is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an Ed25519 key of 64 hexadecimal digits")]
+pub struct NoKey;
+
+/// Why an entry is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsealed {
+    /// It is no sealed record.
+    #[error("it is not a sealed record")]
+    Shape,
+    /// It is of a format that this version does not know.
+    #[error("it is sealed in a format ({0}) that this version does not know")]
+    Format(u8),
+    /// The control plane did not sign it.
+    #[error("its signature is not the control plane's")]
+    Signature,
+    /// What was signed does not read as a record.
+    #[error("what it holds is not the record that its key names")]
+    Payload,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sealed<'a> {
+    v: u8,
+    #[serde(borrow)]
+    payload: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    signature: std::borrow::Cow<'a, str>,
+}
+
+impl Sealer {
+    /// A new key.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *seed)?;
+        Ok(Self(SigningKey::from_bytes(&seed)))
+    }
+
+    /// From 64 hexadecimal digits, as in the key file.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn from_hex(text: &str) -> Result<Self, NoKey> {
+        let bytes = Zeroizing::new(hex::decode::<32>(text.trim()).ok_or(NoKey)?);
+        Ok(Self(SigningKey::from_bytes(&bytes)))
+    }
+
+    /// For the key file.
+    #[must_use]
+    pub fn to_hex(&self) -> Zeroizing<String> {
+        Zeroizing::new(hex::encode(&self.0.to_bytes()))
+    }
+
+    /// What nodes check with.
+    #[must_use]
+    pub fn verifying(&self) -> Verifying {
+        Verifying(self.0.verifying_key())
+    }
+
+    /// Signs a record for a key.
+    ///
+    /// # Panics
+    /// Never: the records have string keys and finite numbers.
+    #[must_use]
+    pub fn seal<T: Serialize>(&self, key: &Key, record: &T) -> Bytes {
+        #[expect(clippy::expect_used, reason = "plain structs with string keys always serialise")]
+        let payload = serde_json::to_string(record).expect("a record is JSON");
+        let signature = self.0.sign(&message(key, &payload));
+        let sealed = Sealed { v: 1, payload: payload.into(), signature: hex::encode(&signature.to_bytes()).into() };
+        #[expect(clippy::expect_used, reason = "two strings and a number")]
+        let bytes = serde_json::to_vec(&sealed).expect("a sealed record is JSON");
+        bytes.into()
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealer(***)")
+    }
+}
+
+impl Verifying {
+    /// From 64 hexadecimal digits.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn from_hex(text: &str) -> Result<Self, NoKey> {
+        let bytes = hex::decode::<32>(text.trim()).ok_or(NoKey)?;
+        ed25519_dalek::VerifyingKey::from_bytes(&bytes).map(Self).map_err(|_| NoKey)
+    }
+
+    /// 64 hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        hex::encode(self.0.as_bytes())
+    }
+
+    /// Reads what the control plane wrote under a key.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, and nothing of what it holds.
+    pub fn open<T: serde::de::DeserializeOwned>(&self, key: &Key, bytes: &[u8]) -> Result<T, Unsealed> {
+        let sealed: Sealed<'_> = serde_json::from_slice(bytes).map_err(|_| Unsealed::Shape)?;
+        if sealed.v != 1 {
+            return Err(Unsealed::Format(sealed.v));
+        }
+        let signature = Signature::from_bytes(&hex::decode::<64>(&sealed.signature).ok_or(Unsealed::Shape)?);
+        let genuine = self.0.verify_strict(&message(key, &sealed.payload), &signature);
+        genuine.map_err(|_| Unsealed::Signature)?;
+        serde_json::from_str(&sealed.payload).map_err(|_| Unsealed::Payload)
+    }
+}
+
+impl fmt::Debug for Verifying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Verifying({})", self.to_hex())
+    }
+}
+
+fn message(key: &Key, payload: &str) -> Vec<u8> {
+    [DOMAIN, &[0], key.as_str().as_bytes(), &[0], payload.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    #[test]
+    fn only_the_control_plane_writes_records_and_each_for_its_own_key() {
+        let sealer = Sealer::generate().unwrap();
+        let sealed = sealer.seal(&key("client.demo"), &vec![1, 2]);
+        let verifying = Verifying::from_hex(&sealer.verifying().to_hex()).unwrap();
+        let open = |name: &str, bytes: &[u8]| verifying.open::<Vec<u32>>(&key(name), bytes);
+        assert_eq!(open("client.demo", &sealed), Ok(vec![1, 2]));
+        assert_eq!(open("client.shop", &sealed), Err(Unsealed::Signature));
+        let text = String::from_utf8(sealed.to_vec()).unwrap();
+        assert_eq!(open("client.demo", text.replace("[1,2]", "[1,3]").as_bytes()), Err(Unsealed::Signature));
+        assert_eq!(open("client.demo", text.replace("\"v\":1", "\"v\":2").as_bytes()), Err(Unsealed::Format(2)));
+        assert_eq!(open("client.demo", b"{}"), Err(Unsealed::Shape));
+        let other = Sealer::generate().unwrap().seal(&key("client.demo"), &vec![1, 2]);
+        assert_eq!(open("client.demo", &other), Err(Unsealed::Signature));
+        let text = sealer.seal(&key("client.demo"), &"x");
+        assert_eq!(open("client.demo", &text), Err(Unsealed::Payload));
+    }
+
+    #[test]
+    fn the_key_file_reads_back_and_the_key_shows_nowhere() {
+        let sealer = Sealer::generate().unwrap();
+        let again = Sealer::from_hex(&format!("{}\n", *sealer.to_hex())).unwrap();
+        assert_eq!(again.verifying(), sealer.verifying());
+        assert!(!format!("{sealer:?}").contains(&**sealer.to_hex()));
+        assert!(Sealer::from_hex("00").is_err() && Verifying::from_hex("zz").is_err());
+    }
+}
