@@ -1,5 +1,6 @@
 //! The HTTP API of the edge: every route on one screen, and what handlers share.
 
+mod cors;
 mod fetch;
 mod health;
 pub(crate) mod ids;
@@ -10,15 +11,18 @@ mod tests;
 mod update;
 mod visit;
 pub(crate) mod visits;
+mod wording;
 mod write;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use cameo_auth::routes::RouteAccess;
+use cameo_auth::state::Client;
+use cameo_auth::{Access, Routes, Scope};
 use cameo_eventlog::EventLog;
 use cameo_http::Refusal;
-use cameo_profile::ClientCode;
+use http::Method;
 
 use crate::config::EdgeConfig;
 use crate::metrics::ApiMeters;
@@ -34,22 +38,38 @@ pub(crate) struct App<L: EventLog> {
 
 impl<L: EventLog> App<L> {
     /// The tenant, or a 404 that says so.
-    fn client(&self, code: &str) -> Result<&ClientCode, Refusal> {
-        self.config.clients.find(code).ok_or_else(|| Refusal::unknown_client(code))
+    fn client(&self, code: &str) -> Result<Arc<Client>, Refusal> {
+        self.config.auth.client(code).ok_or_else(|| Refusal::unknown_client(code))
     }
 }
 
-/// Every route of the edge.
-pub(crate) fn router<L: EventLog>(app: Arc<App<L>>) -> Router {
-    Router::new()
-        .route("/v1/{client}/visits", post(visits::post))
-        .route("/v1/{client}/profiles/{kind}/{id}", get(native::get).patch(native::patch).delete(native::delete))
-        .route("/rest/v1/profiles/{id}", get(fetch::by_tnt_id))
-        .route("/rest/v1/profiles/thirdPartyId/{id}", get(fetch::by_third_party_id))
-        .route("/rest/v1/profiles/marketingCloudVisitorId/{id}", get(fetch::by_ecid))
-        .route("/m2/{client}/profile/update", get(update::get).post(update::post))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .with_state(app)
+/// Every route of the edge, with what each asks for.
+pub(crate) fn router<L: EventLog>(app: Arc<App<L>>) -> (Router, Vec<RouteAccess>) {
+    const READ: Access = Access::Token(Scope::ProfileRead);
+    const WRITE: Access = Access::Token(Scope::ProfileWrite);
+    let guard = || app.config.auth.clone();
+    let visits = Routes::new(guard()).post("/v1/{client}/visits", Access::Token(Scope::VisitsWrite), visits::post).on(
+        Method::OPTIONS,
+        "/v1/{client}/visits",
+        Access::Public,
+        cors::preflight,
+    );
+    let others = Routes::new(guard())
+        .get("/v1/{client}/profiles/{kind}/{id}", READ, native::get)
+        .patch("/v1/{client}/profiles/{kind}/{id}", WRITE, native::patch)
+        .delete("/v1/{client}/profiles/{kind}/{id}", WRITE, native::delete)
+        .get("/rest/v1/profiles/{id}", READ, fetch::by_tnt_id)
+        .get("/rest/v1/profiles/thirdPartyId/{id}", READ, fetch::by_third_party_id)
+        .get("/rest/v1/profiles/marketingCloudVisitorId/{id}", READ, fetch::by_ecid)
+        .get("/m2/{client}/profile/update", WRITE, update::get)
+        .post("/m2/{client}/profile/update", WRITE, update::post)
+        .get("/healthz", Access::Public, health::alive)
+        .get("/readyz", Access::Public, health::ready)
+        .get("/metrics", Access::Public, health::metrics);
+    let (visits, mut table) = visits.finish();
+    let (others, rest) = others.finish();
+    table.extend(rest);
+    // Outside the guard, so that a page can read why it was refused.
+    let router = visits.layer(cors::layer(guard())).merge(others);
+    (router.with_state(app), table)
 }

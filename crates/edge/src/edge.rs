@@ -1,16 +1,25 @@
 //! The edge as the binary sees it: open, hand out the router, close.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use cameo_auth::Revision;
+use cameo_auth::routes::RouteAccess;
 use cameo_eventlog::EventLog;
 use cameo_profile::Event;
 use cameo_profile::event::ClientSettings;
+use tokio::sync::watch;
 
 use crate::api::ids::Generator;
 use crate::api::{self, App};
 use crate::config::EdgeConfig;
 use crate::metrics::ApiMeters;
 use crate::replica::{OpenError, Replica};
+
+/// How often the log's settings are compared with the clients' records although nothing has changed here.
+const SETTLE_AGAIN: Duration = Duration::from_secs(30);
+/// Pause before a setting that could not be appended is tried again.
+const SETTLE_RETRY: Duration = Duration::from_secs(1);
 
 /// A running edge.
 pub struct Edge<L: EventLog> {
@@ -30,7 +39,27 @@ impl<L: EventLog> Edge<L> {
 
     /// The HTTP API.
     pub fn router(&self) -> axum::Router {
-        api::router(Arc::clone(&self.app))
+        api::router(Arc::clone(&self.app)).0
+    }
+
+    /// Its routes, and what each asks for.
+    #[must_use]
+    pub fn routes(&self) -> Vec<RouteAccess> {
+        api::router(Arc::clone(&self.app)).1
+    }
+
+    /// Brings every change of a client's lifetime into the log, until `changes` has no sender any more.
+    pub async fn follow_settings(self: Arc<Self>, mut changes: watch::Receiver<Revision>) {
+        loop {
+            // Also without a change: another node may have appended an older one after ours.
+            if let Ok(Err(_)) = tokio::time::timeout(SETTLE_AGAIN, changes.changed()).await {
+                return;
+            }
+            while let Err(error) = settle_lifetimes(&self.app.config, &self.app.replica).await {
+                tracing::warn!(%error, "trying again");
+                tokio::time::sleep(SETTLE_RETRY).await;
+            }
+        }
     }
 
     /// The replica, for the gateway's ledger.
@@ -49,13 +78,14 @@ impl<L: EventLog> Edge<L> {
 
 /// The fold knows lifetimes only by the log, so that every replica ends profiles alike.
 async fn settle_lifetimes<L: EventLog>(config: &EdgeConfig, replica: &Replica<L>) -> Result<(), OpenError> {
-    for client in config.clients.iter() {
-        let code = client.code.as_str();
+    let state = config.auth.state().clone();
+    for client in state.clients() {
+        let (code, days) = (client.code.as_str(), client.record.lifetime_days);
         let failed = |source| OpenError::Settings { client: client.code.clone(), source };
         for partition in replica.partitions().iter() {
             let held = replica.read(partition, |state, _| state.lifetime_days(code)).map_err(failed)?;
-            if held != client.lifetime_days {
-                let event = Event::ClientSettings(ClientSettings { client: code, lifetime_days: client.lifetime_days });
+            if held != days {
+                let event = Event::ClientSettings(ClientSettings { client: code, lifetime_days: days });
                 replica.submit(partition, &event).await.map_err(failed)?;
             }
         }

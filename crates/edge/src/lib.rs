@@ -22,6 +22,6 @@ pub mod replica;
 pub use api::openapi::openapi;
 #[doc(hidden)]
 pub use api::visits::probe::check_visits;
-pub use config::{ClientConfig, Clients, EdgeConfig};
+pub use config::EdgeConfig;
 pub use edge::Edge;
 pub use replica::{OpenError, Replica, SubmitError};

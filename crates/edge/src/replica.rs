@@ -18,6 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use cameo_auth::node::NodeStatus;
 use cameo_eventlog::frame::Lineage;
 use cameo_eventlog::{AppendError, Appender, AppenderOptions, EventLog};
 use cameo_http::Refusal;
@@ -34,6 +35,9 @@ pub use checkpoint::CheckpointError;
 
 use call::{Call, EventTicket};
 use checkpoint::Checkpoint;
+
+/// Frames that a replica may be behind and still count as caught up. Ours: a busy log is always a few ahead.
+pub(crate) const READY_LAG_FRAMES: u64 = 1000;
 
 /// Why an event was not applied, by what the caller should do next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -189,6 +193,14 @@ impl<L: EventLog> Inner<L> {
     async fn closed(&self) {
         // The sender lives as long as `self`, so this only returns when it says so.
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+}
+
+impl Health {
+    /// Whether it has caught up and no partition has stopped.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.halted.is_empty() && self.lag_frames <= READY_LAG_FRAMES
     }
 }
 
@@ -359,6 +371,14 @@ impl<L: EventLog> Replica<L> {
             health.halted.extend(slot.halted.get().map(|halt| (partition, halt.clone())));
         }
         health
+    }
+
+    /// For the node's heartbeat.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let health = self.health();
+        let profiles = self.inner.slots.iter().map(|slot| slot.state.read().fold.stats().profiles as u64).sum();
+        NodeStatus { lag_frames: health.lag_frames, profiles, ready: health.is_ready() }
     }
 
     /// Brings the gauges up to now, for somebody who reads the metrics.

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::routing::{get, post};
+use cameo_auth::routes::RouteAccess;
+use cameo_auth::state::Client;
+use cameo_auth::{Access, Routes, Scope};
 use cameo_http::{Refusal, query};
 use cameo_profile::ClientCode;
 use cameo_profile::state::BatchHead;
@@ -23,21 +25,23 @@ use crate::gateway::App;
 use crate::ledger::Ledger;
 use crate::status::Status;
 
-/// Every route of the gateway.
-pub(crate) fn router<L: Ledger>(app: Arc<App<L>>) -> Router {
-    Router::new()
-        .route("/m2/{client}/profile/batchUpdate", post(upload::v1))
-        .route("/m2/{client}/v2/profile/batchUpdate", post(upload::v2))
-        .route("/m2/{client}/v3/profile/batchUpdate", post(upload::v3))
-        .route("/m2/{client}/profile/batchStatus", get(status::get))
-        .route("/m2/{client}/v2/profile/batchStatus", get(status::get))
-        .route("/m2/{client}/v3/profile/batchStatus", get(status::get))
-        .route("/m2/{client}/profile/batchErrors", get(errors::get))
-        .route("/m2/{client}/v2/profile/batchErrors", get(errors::get))
-        .route("/m2/{client}/v3/profile/batchErrors", get(errors::get))
-        .route("/v1/{client}/batches", get(native::list))
-        .route("/v1/{client}/batches/{batchId}", get(native::one))
-        .with_state(app)
+/// Every route of the gateway, with what each asks for.
+pub(crate) fn router<L: Ledger>(app: Arc<App<L>>) -> (Router, Vec<RouteAccess>) {
+    const BULK: Access = Access::Token(Scope::BulkWrite);
+    let (router, table) = Routes::new(app.config.auth.clone())
+        .post("/m2/{client}/profile/batchUpdate", BULK, upload::v1)
+        .post("/m2/{client}/v2/profile/batchUpdate", BULK, upload::v2)
+        .post("/m2/{client}/v3/profile/batchUpdate", BULK, upload::v3)
+        .get("/m2/{client}/profile/batchStatus", BULK, status::get)
+        .get("/m2/{client}/v2/profile/batchStatus", BULK, status::get)
+        .get("/m2/{client}/v3/profile/batchStatus", BULK, status::get)
+        .get("/m2/{client}/profile/batchErrors", BULK, errors::get)
+        .get("/m2/{client}/v2/profile/batchErrors", BULK, errors::get)
+        .get("/m2/{client}/v3/profile/batchErrors", BULK, errors::get)
+        .get("/v1/{client}/batches", BULK, native::list)
+        .get("/v1/{client}/batches/{batchId}", BULK, native::one)
+        .finish();
+    (router.with_state(app), table)
 }
 
 /// The client of a path, if it decodes.
@@ -45,14 +49,13 @@ type ClientPath = Result<Path<String>, PathRejection>;
 
 impl<L: Ledger> App<L> {
     /// The tenant, or a 404 that says so.
-    fn client(&self, path: ClientPath) -> Result<&ClientCode, Refusal> {
+    fn client(&self, path: ClientPath) -> Result<Arc<Client>, Refusal> {
         let Path(code) = path.map_err(|_| Refusal::new(400, "the client is not URL-encoded UTF-8"))?;
         self.client_of(&code)
     }
 
-    fn client_of(&self, code: &str) -> Result<&ClientCode, Refusal> {
-        let found = self.config.clients.iter().find(|client| client.as_str() == code);
-        found.ok_or_else(|| Refusal::unknown_client(code))
+    fn client_of(&self, code: &str) -> Result<Arc<Client>, Refusal> {
+        self.config.auth.client(code).ok_or_else(|| Refusal::unknown_client(code))
     }
 
     /// The batch that `batchId` of the query names.

@@ -22,7 +22,7 @@ pub const CHUNK_BYTES: usize = 48 << 10;
 pub const CHUNKS_BYTES: usize = 4 << 20;
 /// Events of one upload that are in the log's hands and not applied yet. Ours: two or three frames for every applier.
 pub const EVENTS_IN_FLIGHT: usize = 48;
-/// Batches that a list shows. Ours; the newest ones.
+/// Batches on one page of a list. Ours; a cursor leads to the next.
 pub const BATCHES_LISTED: usize = 100;
 /// Pieces of a body that wait for the spool's thread. Ours: with the 64 KB of a connection's buffer half a megabyte.
 pub const PIECES_WAITING: usize = 8;

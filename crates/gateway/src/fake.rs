@@ -12,12 +12,14 @@ use parking_lot::Mutex;
 
 use crate::ledger::{Ledger, LedgerError};
 
-/// What happens to the next events with rows; when the list is at its end all goes well.
+/// What happens to the next events with rows, and to those that close a batch; when the list is at its end all goes well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Applied,
     /// Refused, not stored.
     Refused,
+    /// Refused, as there is no room for it.
+    NoRoom,
     /// Stored and applied, but nobody is told.
     Unknown,
     /// Neither stored nor answered, and so are all that follow.
@@ -88,8 +90,8 @@ impl Fake {
 
     fn fate(&self, event: &Event<'_>) -> Fate {
         match event {
-            Event::BatchRows(_) if self.hangs() => Fate::Hangs,
-            Event::BatchRows(_) => self.fates.lock().pop_front().unwrap_or(Fate::Applied),
+            Event::BatchRows(_) | Event::BatchClosed(_) if self.hangs() => Fate::Hangs,
+            Event::BatchRows(_) | Event::BatchClosed(_) => self.fates.lock().pop_front().unwrap_or(Fate::Applied),
             _ => Fate::Applied,
         }
     }
@@ -112,6 +114,7 @@ impl Ledger for Fake {
         let result = match self.fate(event) {
             Fate::Applied => Some(Ok(self.apply(partition, event))),
             Fate::Refused => Some(Err(LedgerError::Unavailable("as the test wants".into()))),
+            Fate::NoRoom => Some(Err(LedgerError::StorageFull)),
             Fate::Unknown => {
                 self.apply(partition, event);
                 Some(Err(LedgerError::Unknown("as the test wants".into())))

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cameo_profile::ClientCode;
+use cameo_auth::Verifier;
+use cameo_auth::routes::RouteAccess;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::api;
 use crate::bounds;
 use crate::ledger::Ledger;
 use crate::metrics::Meters;
-use crate::submit::Running;
+use crate::submit::{Running, ShortOfRoom};
 
 /// How long closing waits for files that are being submitted. Ours: a full file takes about a second.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
@@ -22,8 +23,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// What a gateway has to be told. Checked by the binary before anything starts.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// The tenants that are served.
-    pub clients: Vec<ClientCode>,
+    /// What is known of clients (tenants), and who may call.
+    pub auth: Verifier,
     /// Directory of the spool files; created when missing.
     pub spool_dir: PathBuf,
     /// No other process submits batches to the same log, so that one that is not under way here is stuck.
@@ -51,6 +52,7 @@ pub(crate) struct App<L> {
     pub(crate) ledger: Arc<L>,
     pub(crate) config: GatewayConfig,
     pub(crate) running: Running,
+    pub(crate) short_of_room: ShortOfRoom,
     pub(crate) meters: Arc<Meters>,
     /// This process, new at every start.
     pub(crate) process: String,
@@ -105,6 +107,7 @@ impl<L: Ledger> Gateway<L> {
         let app = App {
             ledger,
             running: Running::default(),
+            short_of_room: ShortOfRoom::default(),
             meters: Arc::new(Meters::new()),
             process: random().map_err(StartError::Random)?,
             uploads: Arc::new(Semaphore::new(bounds::UPLOADS)),
@@ -117,7 +120,13 @@ impl<L: Ledger> Gateway<L> {
 
     /// The HTTP API.
     pub fn router(&self) -> axum::Router {
-        api::router(Arc::clone(&self.app))
+        api::router(Arc::clone(&self.app)).0
+    }
+
+    /// Its routes, and what each asks for.
+    #[must_use]
+    pub fn routes(&self) -> Vec<RouteAccess> {
+        api::router(Arc::clone(&self.app)).1
     }
 
     /// Takes no more uploads, and waits, within bounds, until those under way are in the log. What is left reads as

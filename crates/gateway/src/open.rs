@@ -6,14 +6,15 @@ use std::sync::Arc;
 use cameo_http::Refusal;
 use cameo_http::refusal::{RETRY_BUSY, RETRY_UNAVAILABLE};
 use cameo_profile::event::{BatchOpened, batch_partition_text};
-use cameo_profile::state::{BatchHead, BatchOpenedOutcome};
-use cameo_profile::{ClientCode, Event, Outcome, Partition, ids};
+use cameo_profile::state::{BatchHead, BatchOpenedOutcome, BatchPart};
+use cameo_profile::time::DAY_MS;
+use cameo_profile::{ClientCode, Event, Outcome, Partition, ids, limits};
 use tokio::sync::oneshot;
 
 use crate::gateway::{App, Place, random};
 use crate::ledger::{Ledger, LedgerError};
 use crate::spool::Spooled;
-use crate::status;
+use crate::status::{self, Stage};
 use crate::submit::Submission;
 
 /// A file that is to become a batch.
@@ -94,6 +95,7 @@ impl<L: Ledger> Opening<L> {
             rows_to_apply: report.rows_to_apply,
             rows_failed: report.rows_failed,
             rows_skipped: report.rows_skipped,
+            closed: None,
         }
     }
 
@@ -119,6 +121,14 @@ impl<L: Ledger> Opening<L> {
             "another file".into()
         } else if head.api_version != self.spooled.version.number() {
             format!("version {} of the API", head.api_version)
+        } else if self.is_forgotten(&head)? {
+            let days = limits::BATCH_KEPT_MS / DAY_MS;
+            let text = format!(
+                "batch {} of this Idempotency-Key was never completed, and what was applied of it is known for {days} \
+                 days only; nothing was stored, and another key makes a new batch of the file",
+                head.batch
+            );
+            return Err(Refusal { field: Some("Idempotency-Key".into()), ..Refusal::new(409, text) });
         } else {
             return Ok(self.submit(head, partition).await);
         };
@@ -126,17 +136,19 @@ impl<L: Ledger> Opening<L> {
         Err(Refusal { field: Some("Idempotency-Key".into()), ..Refusal::new(409, text) })
     }
 
-    /// Whether all rows have been applied; then the failed ones, which go first, are in the log as well.
-    fn is_whole(&self, head: &BatchHead) -> bool {
-        let parts = self.app.ledger.parts(self.client.as_str(), &head.batch);
-        let consumed = parts.map_or(0, |parts| status::sum(&parts).consumed());
-        let nothing_to_bring = head.rows_to_apply == 0 && head.rows_failed == 0;
-        nothing_to_bring || (head.rows_to_apply > 0 && consumed >= u64::from(head.rows_to_apply))
+    /// Whether rows are missing, and partitions may have forgotten which: to go on would apply some of them again.
+    fn is_forgotten(&self, head: &BatchHead) -> Result<bool, LedgerError> {
+        let app = &self.app;
+        if app.ledger.now().ms().saturating_sub(head.opened_at) < limits::BATCH_KEPT_MS {
+            return Ok(false);
+        }
+        let status = status::of(&*app.ledger, &app.running, app.config.sole_gateway, &self.client, head.clone())?;
+        Ok(status.stage != Stage::Complete)
     }
 
     /// Brings what is missing into the log, unless nothing is or somebody in this process is at it.
     async fn submit(self, head: BatchHead, head_partition: Partition) -> BatchHead {
-        if self.is_whole(&head) {
+        if head.closed.is_some() {
             return head;
         }
         let Some(turn) = self.app.running.begin(&self.client, &head.batch) else { return head };
@@ -149,6 +161,8 @@ impl<L: Ledger> Opening<L> {
             spooled: Arc::new(self.spooled),
             turn,
             meters: Arc::clone(&self.app.meters),
+            metered: BatchPart::default(),
+            short_of_room: self.app.short_of_room.clone(),
             stop: self.app.stop_signal(),
         };
         let (sender, reported) = oneshot::channel();

@@ -1,7 +1,7 @@
 //! The parser of bulk files: fed with pieces of any size, it gives rows, skipped rows and failed rows, in order.
 //!
-//! Three forms, told apart by the content type, else by the first byte: batch text, a JSON array of objects and
-//! NDJSON. Pure: no IO, no clock. Memory: at most one line ([`crate::bounds::LINE_BYTES`]) twice.
+//! Three forms, told apart by the first byte that counts: batch text, a JSON array of objects (`[`) and NDJSON (`{`).
+//! Pure: no IO, no clock. Memory: at most one line ([`crate::bounds::LINE_BYTES`]) twice.
 //!
 //! A row that is wrong is an [`Item::Failed`] and the next one is read; a file that is wrong is [`Refused`].
 
@@ -52,17 +52,6 @@ impl Version {
     pub const fn removes(self) -> bool {
         matches!(self, Self::V3)
     }
-}
-
-/// The form of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// `batch=pcId,…`.
-    Text,
-    /// An array of objects.
-    JsonArray,
-    /// One object a line.
-    JsonLines,
 }
 
 /// What kind of id a row has.
@@ -223,7 +212,6 @@ impl Refused {
 #[derive(Debug)]
 pub struct Parser {
     version: Version,
-    format: Option<Format>,
     /// What came before the form was known: at most a byte order mark and white space.
     start: Start,
     rows: u32,
@@ -251,10 +239,10 @@ enum Body {
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Parser {
-    /// For a file that came by `version`; `format` if the caller said so.
+    /// For a file that came by `version`. Its first byte says what it is: content types are anything (TARGET_API §3).
     #[must_use]
-    pub fn new(version: Version, format: Option<Format>) -> Self {
-        Self { version, format, start: Start::default(), rows: 0, body: None }
+    pub fn new(version: Version) -> Self {
+        Self { version, start: Start::default(), rows: 0, body: None }
     }
 
     /// Data rows so far: those applied, skipped and failed.
@@ -334,12 +322,10 @@ impl Parser {
     fn body_of(&self, first: u8) -> Body {
         let lines = Lines::starting_at(self.start.lines + 1);
         let objects = || Objects::new(self.version);
-        match (self.format, first) {
-            (Some(Format::Text), _) => Body::Text(lines, Text::new(self.version)),
-            // A caller that says JSON may send either kind.
-            (_, b'[') => Body::JsonArray(Array::starting_at(self.start.lines + 1), objects()),
-            (Some(_), _) | (None, b'{') => Body::JsonLines(lines, objects()),
-            (None, _) => Body::Text(lines, Text::new(self.version)),
+        match first {
+            b'[' => Body::JsonArray(Array::starting_at(self.start.lines + 1), objects()),
+            b'{' => Body::JsonLines(lines, objects()),
+            _ => Body::Text(lines, Text::new(self.version)),
         }
     }
 }

@@ -11,12 +11,15 @@ use flate2::write::MultiGzDecoder;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::bounds;
-use crate::parse::{Format, Item, Parser, Refused, RowFailure, Version};
+use crate::parse::{Item, Parser, Refused, RowFailure, Version};
 
 /// Bytes that are gathered for one write to the spool, and read at once from it.
 const BLOCK_BYTES: usize = 128 << 10;
 /// The largest window of a zstd body, as a power of two: 8 MB, what levels up to 19 use. Ours: it is held in memory.
 const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// What every gzip member begins with (RFC 1952).
+const GZIP_MAGIC: &[u8] = b"\x1f\x8b";
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +54,6 @@ pub(crate) enum SpoolError {
 pub(crate) struct Spooled {
     file: File,
     pub(crate) version: Version,
-    pub(crate) format: Option<Format>,
     pub(crate) report: Report,
     /// xxh3-128 of the decoded file.
     pub(crate) digest: [u8; 16],
@@ -133,24 +135,20 @@ enum Decoder {
 /// Takes one file in.
 pub(crate) struct Spool {
     decoder: Decoder,
+    /// Of a gzip body: the header of its first member has been read.
+    begun: bool,
     version: Version,
-    format: Option<Format>,
     /// As sent.
     bytes: usize,
 }
 
 impl Spool {
     /// With a file in `folder`.
-    pub(crate) fn start(
-        folder: &Path,
-        version: Version,
-        format: Option<Format>,
-        encoding: Encoding,
-    ) -> Result<Self, SpoolError> {
+    pub(crate) fn start(folder: &Path, version: Version, encoding: Encoding) -> Result<Self, SpoolError> {
         let file = tempfile::tempfile_in(folder).map_err(SpoolError::Disk)?;
         let sink = Sink {
             file: BufWriter::with_capacity(BLOCK_BYTES, file),
-            parser: Parser::new(version, format),
+            parser: Parser::new(version),
             report: Report::default(),
             digest: Xxh3::new(),
             bytes: 0,
@@ -167,7 +165,7 @@ impl Spool {
                 Decoder::Zstd(Box::new(zstd::stream::write::Decoder::with_decoder(sink, decoder)))
             }
         };
-        Ok(Self { decoder, version, format, bytes: 0 })
+        Ok(Self { decoder, begun: false, version, bytes: 0 })
     }
 
     /// Takes a piece of the body.
@@ -180,7 +178,7 @@ impl Spool {
         let (encoding, sink, done) = match &mut self.decoder {
             Decoder::Plain(sink) => return sink.take(piece),
             Decoder::Gzip(decoder) => {
-                let done = decoder.write_all(piece);
+                let done = members(decoder, &mut self.begun, piece);
                 ("gzip", decoder.get_mut(), done)
             }
             Decoder::Zstd(decoder) => {
@@ -215,11 +213,33 @@ impl Spool {
         Ok(Spooled {
             file: file.get_ref().try_clone().map_err(SpoolError::Disk)?,
             version: self.version,
-            format: self.format,
             digest: digest.digest128().to_be_bytes(),
             report: std::mem::take(report),
         })
     }
+}
+
+/// Feeds gzip members, one after the other. The decoder calls whatever does not begin a further one a bad header; what
+/// has gone wrong for the caller is that the stream has ended before.
+fn members(decoder: &mut MultiGzDecoder<Sink>, begun: &mut bool, mut piece: &[u8]) -> io::Result<()> {
+    let trailing = || io::Error::new(io::ErrorKind::InvalidData, "bytes follow the end of the gzip stream");
+    while !piece.is_empty() {
+        let inside = decoder.header().is_some();
+        match decoder.write(piece) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(taken) => {
+                let ended = inside && decoder.header().is_none();
+                if ended && !GZIP_MAGIC.starts_with(&piece[..taken.min(GZIP_MAGIC.len())]) {
+                    return Err(trailing());
+                }
+                *begun |= decoder.header().is_some();
+                piece = &piece[taken..];
+            }
+            Err(_) if *begun && decoder.header().is_none() => return Err(trailing()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn corrupt(encoding: &'static str, error: &io::Error) -> SpoolError {
@@ -235,7 +255,7 @@ impl Spooled {
     pub(crate) fn replay(&self, mut take: impl FnMut(Item<'_>) -> bool) -> io::Result<()> {
         let mut file = &self.file;
         file.rewind()?;
-        let mut parser = Parser::new(self.version, self.format);
+        let mut parser = Parser::new(self.version);
         let mut block = vec![0; BLOCK_BYTES];
         let wanted = Cell::new(true);
         let mut sink = |item: Item<'_>| wanted.set(wanted.get() && take(item));

@@ -71,17 +71,60 @@ pub(crate) fn of<L: Ledger>(
     client: &ClientCode,
     head: BatchHead,
 ) -> Result<Status, LedgerError> {
+    if let Some(closed) = head.closed {
+        // The partitions may have forgotten their rows by now.
+        return Ok(Status { head, counted: closed, stage: Stage::Complete });
+    }
     // Asked for first: if it ends in between, the counters have what it did.
     let under_way = running.has(client, &head.batch);
     let counted = sum(&ledger.parts(client.as_str(), &head.batch)?);
-    let stage = if under_way {
-        Stage::Incomplete
-    } else if counted.consumed() >= u64::from(head.rows_to_apply) {
+    let applied = counted.consumed() >= u64::from(head.rows_to_apply);
+    // Failed rows go ahead of all others, so they are in the log once a row has been applied.
+    let reported = head.rows_to_apply > 0 || head.rows_failed == 0;
+    // Also while somebody is still bringing the closing word: what was complete does not turn incomplete again.
+    let stage = if applied && (reported || !under_way) {
         Stage::Complete
+    } else if under_way {
+        Stage::Incomplete
     } else if alone || ledger.now().ms().saturating_sub(counted.last_change.max(head.opened_at)) >= SILENCE_MS {
         Stage::Stuck
     } else {
         Stage::Incomplete
     };
     Ok(Status { head, counted, stage })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    #[test]
+    fn a_closed_batch_is_complete_whatever_the_partitions_have_forgotten() {
+        let ledger = Fake::new(4);
+        let client = ClientCode::new("demo").unwrap();
+        let closed = BatchPart { updated: 7, created: 2, not_found: 1, failed: 1, ..BatchPart::default() };
+        let head = |closed| BatchHead {
+            batch: "demo-1-a".into(),
+            idempotency_key: None,
+            digest: [0; 16],
+            api_version: 1,
+            opened_by: "gone".into(),
+            opened_at: 1,
+            rows: 10,
+            rows_to_apply: 9,
+            rows_failed: 1,
+            rows_skipped: 0,
+            closed,
+        };
+        let read = |closed| of(&*ledger, &Running::default(), true, &client, head(closed)).unwrap();
+        assert_eq!(read(None).stage, Stage::Stuck);
+        let complete = read(Some(closed));
+        assert_eq!((complete.stage, complete.consumed(), complete.failed()), (Stage::Complete, 10, 2));
+        // Also while the same file is being sent once more.
+        let running = Running::default();
+        let _turn = running.begin(&client, "demo-1-a").unwrap();
+        let again = of(&*ledger, &running, true, &client, head(Some(closed))).unwrap();
+        assert_eq!(again.stage, Stage::Complete);
+    }
 }

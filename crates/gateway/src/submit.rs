@@ -2,14 +2,14 @@
 //!
 //! Each attempt asks the partitions how far they are, reads the spool again, and appends what is missing, in order and
 //! with a bounded number of events in flight. What an earlier attempt, or another process, appended in the meantime is
-//! dropped by the fold: a row counts once.
+//! dropped by the fold: a row counts once. When all are applied the batch is closed: its head has the counts for good.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cameo_profile::event::{BatchErrors, RowError};
+use cameo_profile::event::{BatchClosed, BatchErrors, RowError};
 use cameo_profile::state::{BatchHead, BatchPart};
 use cameo_profile::{ClientCode, Event, Outcome, Partition, ids};
 use parking_lot::Mutex;
@@ -63,6 +63,32 @@ impl Drop for Turn {
     }
 }
 
+/// Submissions that wait for room on the log's disk, in this process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShortOfRoom(Arc<AtomicUsize>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+struct Waits(ShortOfRoom);
+
+impl ShortOfRoom {
+    /// How many.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self) -> Waits {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Waits(self.clone())
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A file to bring into the log.
 pub(crate) struct Submission<L> {
     pub(crate) ledger: Arc<L>,
@@ -74,6 +100,9 @@ pub(crate) struct Submission<L> {
     pub(crate) version: Version,
     pub(crate) turn: Turn,
     pub(crate) meters: Arc<Meters>,
+    /// What the metrics have of it.
+    pub(crate) metered: BatchPart,
+    pub(crate) short_of_room: ShortOfRoom,
     /// Turns true when the gateway has waited long enough for what is under way.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -95,31 +124,39 @@ impl<L: Ledger> Submission<L> {
     /// Runs to the end. `reported` is told when the failed rows are in the log, and dropped at the first failure:
     /// nobody shall wait for what may take long.
     pub(crate) async fn run(mut self, reported: oneshot::Sender<()>) {
-        let before = self.counted();
+        self.metered = self.counted().unwrap_or_default();
         self.attempts(reported).await;
-        // The fold may have forgotten a very old batch in between; then there is nothing to count.
-        if let (Some(before), Some(after)) = (before, self.counted()) {
-            self.meters.rows_updated.increment(after.updated.saturating_sub(before.updated));
-            self.meters.rows_not_found.increment(after.not_found.saturating_sub(before.not_found));
-            self.meters.rows_failed.increment(after.failed.saturating_sub(before.failed));
-        }
+        self.meter();
         // What reads as no longer under way has been counted.
         drop(self.turn);
+    }
+
+    /// Adds to the metrics what has been applied since the last call.
+    fn meter(&mut self) {
+        let Some(now) = self.counted() else { return };
+        // A partition that has forgotten its part counts less than before.
+        let before = std::mem::replace(&mut self.metered, now);
+        self.meters.rows_updated.increment(now.updated.saturating_sub(before.updated));
+        self.meters.rows_not_found.increment(now.not_found.saturating_sub(before.not_found));
+        self.meters.rows_failed.increment(now.failed.saturating_sub(before.failed));
     }
 
     async fn attempts(&mut self, reported: oneshot::Sender<()>) {
         let (mut waiting, mut reported, mut pause) = (Some(reported), false, FIRST_PAUSE);
         let (mut applied, mut progress_at) = (0, Instant::now());
+        let mut waits = None;
         loop {
             let error = match self.attempt(&mut reported, &mut waiting).await {
                 Ok(()) => return,
                 Err(error) => error,
             };
             waiting = None;
-            let now_applied = self.counted().map_or(applied, |part| part.consumed());
-            if reported && now_applied >= u64::from(self.head.rows_to_apply) {
-                return;
+            if matches!(error, AttemptError::Ledger(LedgerError::StorageFull)) {
+                waits.get_or_insert_with(|| self.short_of_room.enter());
+            } else {
+                waits = None;
             }
+            let now_applied = self.counted().map_or(applied, |part| part.consumed());
             if now_applied > applied {
                 (applied, progress_at, pause) = (now_applied, Instant::now(), FIRST_PAUSE);
             }
@@ -148,7 +185,7 @@ impl<L: Ledger> Submission<L> {
     }
 
     async fn attempt(
-        &self,
+        &mut self,
         reported: &mut bool,
         waiting: &mut Option<oneshot::Sender<()>>,
     ) -> Result<(), AttemptError> {
@@ -160,7 +197,40 @@ impl<L: Ledger> Submission<L> {
             // The caller may have gone.
             let _ = waiting.send(());
         }
-        self.rows().await
+        if self.is_closed()? {
+            // By somebody else meanwhile. The partitions may have forgotten their rows by now.
+            return Ok(());
+        }
+        self.rows().await?;
+        self.meter();
+        self.close().await
+    }
+
+    fn is_closed(&self) -> Result<bool, LedgerError> {
+        let closed = |head: &BatchHead| head.closed.is_some();
+        let (client, batch) = (self.client.as_str(), &*self.head.batch);
+        self.ledger.read(self.head_partition, |state, _| state.batch_head(client, batch).is_some_and(closed))
+    }
+
+    /// Says that every row has been applied, and what came of them: first where the head is, then where rows are.
+    async fn close(&self) -> Result<(), AttemptError> {
+        let parts = self.ledger.parts(self.client.as_str(), &self.head.batch)?;
+        let BatchPart { updated, created, not_found, failed, .. } = status::sum(&parts);
+        let client = self.client.as_str();
+        let event = BatchClosed { client, batch: &self.head.batch, updated, created, not_found, failed };
+        let event = Event::BatchClosed(event);
+        self.ledger.append(self.head_partition, &event).await?;
+        let has_rows = |partition: &Partition| parts[partition.index()].high_line > 0;
+        let others = self.ledger.partitions().iter().filter(|partition| *partition != self.head_partition);
+        let others: Vec<_> = others.filter(has_rows).collect();
+        for some in others.chunks(bounds::EVENTS_IN_FLIGHT) {
+            let told: Vec<_> = some.iter().map(|partition| self.ledger.append(*partition, &event)).collect();
+            for told in told {
+                // The batch is complete by the word of its head; who misses this keeps its part for longer, no more.
+                let _ = told.await;
+            }
+        }
+        Ok(())
     }
 
     /// Appends the failed rows, ahead of all others: the fold keeps them by rising lines.

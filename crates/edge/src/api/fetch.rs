@@ -51,6 +51,7 @@ fn fetch<L: EventLog>(app: &App<L>, kind: Kind<'_>, id: Id, query: Option<&str>)
     let pairs = query::pairs(query.unwrap_or_default().as_bytes())?;
     let client = query::one(&pairs, "client")?.ok_or_else(|| Refusal::new(400, "the parameter client is missing"))?;
     let client = app.client(client)?;
+    let client = &client.code;
     let address = AddressBuf::of(kind, &id)?;
     let partition = address.as_address().partition(client, app.replica.partitions());
     let body = app.replica.read(partition, |state, now| {

@@ -11,9 +11,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::App;
-
-/// Frames that a replica may be behind and still count as caught up. Ours: a busy log is always a few ahead.
-const READY_LAG_FRAMES: u64 = 1000;
+use crate::replica::READY_LAG_FRAMES;
 
 fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response {
     let mut response = Response::new(Body::from(body));
@@ -39,6 +37,9 @@ pub(super) async fn ready<L: EventLog>(State(app): State<Arc<App<L>>>) -> Respon
         health.halted.iter().map(|(partition, halt)| format!("partition {partition} has stopped: {halt}")).collect();
     if health.lag_frames > READY_LAG_FRAMES {
         reasons.push(format!("{} frames of the log are not applied yet", health.lag_frames));
+    }
+    if !app.config.auth.holds_lease() {
+        reasons.push("the auth lease is not held: protected calls are refused until it is".into());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({

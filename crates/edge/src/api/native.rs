@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use cameo_auth::state::Client;
 use cameo_eventlog::EventLog;
 use cameo_profile::event::{Erase, Update};
 use cameo_profile::ids::{self, Invalid, Problem};
@@ -18,7 +19,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
 use super::visit::{Fields, Object, Text, Time, Value, shorten};
-use super::{App, write};
+use super::{App, wording, write};
 use cameo_http::{Family, Refusal, body};
 
 /// Bytes of a PATCH: a whole profile (TARGET_API §3: 64 KB) with room for JSON's escapes.
@@ -45,6 +46,7 @@ pub(super) async fn get<L: EventLog>(State(app): State<Arc<App<L>>>, target: Tar
     app.meters.profile_reads.increment(1);
     let read = || {
         let (client, address, partition) = resolve(&app, target)?;
+        let client = &client.code;
         profile(&app, client, &address, partition)
     };
     read().unwrap_or_else(|refusal| refusal.response(Family::Native))
@@ -58,7 +60,9 @@ pub(super) async fn get<L: EventLog>(State(app): State<Arc<App<L>>>, target: Tar
 pub(super) async fn patch<L: EventLog>(State(app): State<Arc<App<L>>>, target: Target, request: Request) -> Response {
     app.meters.updates.increment(1);
     let changed = async {
+        let plain = body::check_plain(request.headers());
         let body = body::read(request.into_body(), PATCH_BYTES).await?;
+        plain?;
         change(&app, target, &body.bytes).await
     };
     changed.await.unwrap_or_else(|refusal| refusal.response(Family::Native))
@@ -72,6 +76,7 @@ pub(super) async fn delete<L: EventLog>(State(app): State<Arc<App<L>>>, target: 
     body::drain(request.into_body()).await;
     let erased = async {
         let (client, address, partition) = resolve(&app, target)?;
+        let client = &client.code;
         let event = Erase { client: client.as_str(), address: address.as_address().as_str() };
         match app.replica.submit(partition, &Event::Erase(event)).await? {
             Outcome::Erase { found: true } => Ok(StatusCode::NO_CONTENT),
@@ -88,7 +93,7 @@ pub(super) async fn delete<L: EventLog>(State(app): State<Arc<App<L>>>, target: 
     }
 }
 
-fn resolve<L: EventLog>(app: &App<L>, target: Target) -> Result<(&ClientCode, AddressBuf, Partition), Refusal> {
+fn resolve<L: EventLog>(app: &App<L>, target: Target) -> Result<(Arc<Client>, AddressBuf, Partition), Refusal> {
     let Path((client, kind, id)) = target.map_err(|_| Refusal::new(400, "the path is not URL-encoded UTF-8"))?;
     let client = app.client(&client)?;
     let kind = match kind.as_str() {
@@ -104,7 +109,7 @@ fn resolve<L: EventLog>(app: &App<L>, target: Target) -> Result<(&ClientCode, Ad
         },
     };
     let address = AddressBuf::of(kind, &id)?;
-    let partition = address.as_address().partition(client, app.replica.partitions());
+    let partition = address.as_address().partition(&client.code, app.replica.partitions());
     Ok((client, address, partition))
 }
 
@@ -137,10 +142,9 @@ fn reply(body: Vec<u8>) -> Response {
 
 async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8]) -> Result<Response, Refusal> {
     let (client, address, partition) = resolve(app, target)?;
-    let Object(request): Object<PatchRequest<'_>> = serde_json::from_slice(body).map_err(|error| {
-        let place = (error.line() > 0).then(|| (error.line(), error.column()));
-        Refusal { place, ..Refusal::new(400, error.to_string()) }
-    })?;
+    let client = &client.code;
+    let Object(request): Object<PatchRequest<'_>> =
+        serde_json::from_slice(body).map_err(|error| unread(&error, body))?;
     let (set, unset) = check(&request, app.replica.now().0)?;
     let update = Update {
         client: client.as_str(),
@@ -159,6 +163,15 @@ async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8]) -> Resul
         (Outcome::Update(UpdateOutcome::Updated | UpdateOutcome::Duplicate), Some(body)) => Ok(reply(body)),
         _ => Err(missing(client, &address)),
     }
+}
+
+/// Why a body is no PATCH; the field is found by decoding once more.
+fn unread(error: &serde_json::Error, body: &[u8]) -> Refusal {
+    let mut again = serde_json::Deserializer::from_slice(body);
+    let stopped = serde_path_to_error::deserialize::<_, Object<PatchRequest<'_>>>(&mut again).err();
+    let field = stopped.map(|error| error.path().to_string()).filter(|path| error.is_data() && path != ".");
+    let place = (error.line() > 0).then(|| (error.line(), error.column()));
+    Refusal { place, ..wording::refusal(&error.to_string(), field, "the body") }
 }
 
 type Checked<'r> = (Vec<(&'r str, &'r str)>, Vec<&'r str>);

@@ -1,11 +1,12 @@
 //! The OpenAPI description of the edge's routes, for `/openapi.json`. A test holds it against the router.
 
-use super::{fetch, health, native, update, visits};
+use super::{cors, fetch, health, native, update, visits};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "Cameo", description = "An event-sourced profile store: visits in, profiles out."),
     paths(
+        cors::preflight,
         visits::post,
         native::get,
         native::patch,

@@ -1,5 +1,6 @@
 //! The API in process, over the log in memory: shapes, refusals, every limit, and that the description has every route.
 
+mod decoding;
 mod description;
 mod limits;
 mod profiles;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use cameo_auth::{ClientRecord, Verifier};
 use cameo_eventlog::{Clock, MemoryLog};
 use cameo_profile::{ClientCode, PartitionCount};
 use http::{Method, Request, StatusCode};
@@ -18,7 +20,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::{ClientConfig, Clients, Edge, EdgeConfig};
+use crate::{Edge, EdgeConfig};
 
 /// The time that rigs start at.
 const NOW: u64 = 1_790_000_000_000;
@@ -59,9 +61,9 @@ impl Rig {
         let clock = Clock::manual(NOW);
         let log = MemoryLog::with_clock(PartitionCount::new(4).unwrap(), clock.clone());
         let dir = tempfile::tempdir().unwrap();
-        let client = |code| ClientConfig { code: ClientCode::new(code).unwrap(), lifetime_days: 14 };
+        let client = |code| ClientRecord::new(&ClientCode::new(code).unwrap(), NOW).unwrap();
         let config = EdgeConfig {
-            clients: Clients::new(vec![client("demo"), ClientConfig { lifetime_days: 2, ..client("brief") }]),
+            auth: Verifier::fixed(vec![client("demo"), ClientRecord { lifetime_days: 2, ..client("brief") }]),
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
             retention: Duration::from_secs(3600),

@@ -45,9 +45,10 @@ pub(super) async fn post<L: EventLog>(
     query: RawQuery,
     request: Request,
 ) -> Response {
-    match body::read(request.into_body(), FORM_BYTES).await {
+    let plain = body::check_plain(request.headers());
+    match plain.and(body::read(request.into_body(), FORM_BYTES).await.map_err(Refusal::from)) {
         Ok(form) => update(&app, client, query, &form.bytes).await,
-        Err(error) => Refusal::from(error).response(Family::Xml),
+        Err(refusal) => refusal.response(Family::Xml),
     }
 }
 
@@ -67,6 +68,7 @@ async fn update<L: EventLog>(app: &App<L>, client: Client, RawQuery(query): RawQ
 async fn apply<L: EventLog>(app: &App<L>, client: Client, query: &str, form: &[u8]) -> Result<(), Refusal> {
     let Path(client) = client.map_err(|_| Refusal::new(400, "the client is not URL-encoded UTF-8"))?;
     let client = app.client(&client)?;
+    let client = &client.code;
     if query.len() > QUERY_BYTES {
         let text = format!("the query is {} bytes long; the limit is {QUERY_BYTES}, so use POST", query.len());
         return Err(Refusal { limit: Some(QUERY_BYTES), ..Refusal::new(414, text) });

@@ -62,6 +62,27 @@ fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Ve
     Ok(Vec::<Object<T>>::deserialize(from)?.into_iter().map(|Object(value)| value).collect())
 }
 
+/// As serde's own for `f64`, but of a wrong type it says the same in every encoding.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    struct NumberVisitor;
+    impl Visitor<'_> for NumberVisitor {
+        type Value = f64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number")
+        }
+        fn visit_u64<E: Error>(self, number: u64) -> Result<f64, E> {
+            Ok(number as f64)
+        }
+        fn visit_i64<E: Error>(self, number: i64) -> Result<f64, E> {
+            Ok(number as f64)
+        }
+        fn visit_f64<E: Error>(self, number: f64) -> Result<f64, E> {
+            Ok(number)
+        }
+    }
+    from.deserialize_any(NumberVisitor)
+}
+
 /// A visit.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -116,8 +137,7 @@ pub(crate) struct CustomerId<'a> {
 }
 
 /// What the caller knows of a customer id; another word is refused, as a typo would lose the id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum AuthenticatedState {
     #[default]
     Authenticated,
@@ -141,7 +161,7 @@ pub(crate) struct Page<'a> {
 pub(crate) struct OrderRequest<'a> {
     #[serde(borrow)]
     pub(crate) id: Text<'a>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub(crate) total: f64,
     #[serde(borrow, default)]
     pub(crate) product_ids: Vec<Text<'a>>,
@@ -157,6 +177,9 @@ const OTHER_FIELDS_BYTES: usize = 128 << 10;
 /// A time: RFC 3339 text, or ms since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) u64);
+
+/// 9999-12-31T23:59:59.999Z: too far ahead for any check.
+const FAR_AHEAD_MS: u64 = 253_402_300_799_999;
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -250,6 +273,33 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
+impl Fields<'_> {
+    /// Which of two values should count, nobody could say. There are few names, so no set is made of them.
+    fn check_single(&self, section: &str) -> Result<(), Invalid> {
+        for (at, (name, _)) in self.0.iter().enumerate() {
+            if self.0[..at].iter().any(|(other, _)| other == name) {
+                return Err(Invalid::other(format!("{section}.{}", shorten(name)), "is given more than once"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for AuthenticatedState {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let Text(state) = Text::deserialize(from)?;
+        match &*state {
+            "authenticated" => Ok(Self::Authenticated),
+            "unknown" => Ok(Self::Unknown),
+            "logged_out" => Ok(Self::LoggedOut),
+            other => Err(D::Error::custom(format!(
+                "{:?} is no state; there are \"authenticated\", \"unknown\" and \"logged_out\"",
+                shorten(other)
+            ))),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct TimeVisitor;
@@ -271,12 +321,24 @@ impl<'de> Deserialize<'de> for Time {
                 if is_whole { Ok(Time(ms as u64)) } else { Err(E::invalid_value(Unexpected::Float(ms), &self)) }
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Time, E> {
-                let time: jiff::Timestamp = text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))?;
-                u64::try_from(time.as_millisecond()).map(Time).map_err(|_| E::custom("a time before 1970"))
+                match text.parse::<jiff::Timestamp>() {
+                    Ok(time) => {
+                        u64::try_from(time.as_millisecond()).map(Time).map_err(|_| E::custom("a time before 1970"))
+                    }
+                    // A time all the same, within a day of the last one that jiff can hold.
+                    Err(_) if is_in_last_year(text) => Ok(Time(FAR_AHEAD_MS)),
+                    Err(_) => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
             }
         }
         from.deserialize_any(TimeVisitor)
     }
+}
+
+/// Whether a text is a time in the year 9999, with its offset.
+fn is_in_last_year(text: &str) -> bool {
+    jiff::fmt::temporal::Pieces::parse(text)
+        .is_ok_and(|pieces| pieces.date().year() == 9999 && pieces.time().is_some() && pieces.offset().is_some())
 }
 
 fn text<'v>(value: &'v Option<Text<'_>>) -> Option<&'v str> {
@@ -345,12 +407,14 @@ impl VisitRequest<'_> {
             ids::check_text(name, limits::MBOX_PARAMETER_NAME_CHARS, |_| false, field)?;
             check_value(value, limits::MBOX_PARAMETER_VALUE_CHARS, field)?;
         }
+        self.parameters.check_single("parameters")?;
         count("profile", self.profile.0.len(), limits::PROFILE_PARAMETERS)?;
         for (name, value) in &self.profile.0 {
             let field = || format!("profile.{}", shorten(name)).into();
             ids::check_attribute_name(name, field)?;
             check_value(value, limits::PROFILE_PARAMETER_VALUE_CHARS, field)?;
         }
+        self.profile.check_single("profile")?;
         self.check_order()?;
         let categories = self.categories();
         count("categories", categories.len(), limits::CATEGORIES)?;

@@ -38,7 +38,8 @@ struct Sent {
     request_body(content = serde_json::Value, content_type = "application/json", description = "A visit, or a list of visits"),
     responses((status = 200, description = "Stored, durable and readable; a result for each visit"),
         (status = 400, description = "Refused; problem+json"), (status = 404, description = "Unknown client"),
-        (status = 413, description = "Body too large or too many visits"), (status = 429, description = "Too much under way"),
+        (status = 408, description = "The body came too slowly"), (status = 413, description = "Body too large or too many visits"),
+        (status = 415, description = "The body is compressed"), (status = 429, description = "Too much under way"),
         (status = 503, description = "The log is unavailable"), (status = 507, description = "The storage is full")))]
 pub(super) async fn post<L: EventLog>(
     State(app): State<Arc<App<L>>>,
@@ -48,13 +49,16 @@ pub(super) async fn post<L: EventLog>(
 ) -> Response {
     let (head, content) = request.into_parts();
     let known = client.map_err(|_| Refusal::new(400, "the client is not URL-encoded UTF-8"));
-    let known = known.and_then(|Path(client)| Ok((app.client(&client)?, returned(query.as_deref())?)));
+    let known = known.and_then(|Path(client)| {
+        body::check_plain(&head.headers)?;
+        Ok((app.client(&client)?, returned(query.as_deref())?))
+    });
     let (client, render) = match known {
         Ok(known) => known,
         Err(refusal) => return body::refuse(content, refusal.response(Family::Native)).await,
     };
     let done = match body::read(content, BODY_BYTES).await {
-        Ok(whole) => take(&app, client, head.headers.get(CONTENT_TYPE), render, &whole.bytes).await,
+        Ok(whole) => take(&app, &client.code, head.headers.get(CONTENT_TYPE), render, &whole.bytes).await,
         Err(error) => Err(error.into()),
     };
     done.unwrap_or_else(|refusal| {

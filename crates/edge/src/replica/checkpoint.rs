@@ -225,7 +225,9 @@ fn read<L: EventLog>(dir: &Path, pairs: &Keyspace, log: &L, partition: Partition
     let damaged = |reason: String| CheckpointError::Damaged { dir: dir.clone(), partition, reason };
     let mut folded = Folded::default();
     let (last, first) = (log.last(partition), log.first(partition));
+    let mut marked = false;
     if let Some(mark) = pairs.get(key(partition, &MARK)).map_err(unreadable)? {
+        marked = true;
         let mark: Mark = rmp_serde::from_slice(&mark).map_err(|error| damaged(error.to_string()))?;
         if mark.format != FORMAT {
             return Err(damaged(format!("its format is {}, this version reads {FORMAT}", mark.format)));
@@ -250,8 +252,48 @@ fn read<L: EventLog>(dir: &Path, pairs: &Keyspace, log: &L, partition: Partition
         let (found, value) = pair.into_inner().map_err(unreadable)?;
         let rest = found.get(2..).unwrap_or_default();
         if rest != MARK {
+            // Both are written in one step, so pairs without their position are not what was written.
+            if !marked {
+                return Err(damaged("it has profiles and no position".into()));
+            }
             folded.fold.restore(rest, &value).map_err(|error| damaged(error.to_string()))?;
         }
     }
     Ok(folded)
+}
+
+#[cfg(test)]
+mod tests {
+    use cameo_eventlog::MemoryLog;
+    use cameo_profile::event::Visit;
+    use cameo_profile::{Event, PartitionCount, PartitionState};
+
+    use super::*;
+
+    #[test]
+    fn profiles_without_their_position_are_damage_and_no_empty_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let log = MemoryLog::new(PartitionCount::new(2).unwrap());
+        let mut state = PartitionState::default();
+        state.apply(LogTime(1), &Event::Visit(Visit { client: "demo", home: "tnt:a", ..Visit::default() }));
+        let taken = Taken {
+            partition: Partition(1),
+            changes: state.take_changes(),
+            position: Position(0),
+            at: LogTime(1),
+            lineage: Lineage::default().encode(),
+        };
+        {
+            let (mut checkpoint, _) = Checkpoint::open(path.clone(), &log).unwrap();
+            checkpoint.write(&taken).unwrap();
+            let (_, pairs) = checkpoint.database().unwrap();
+            pairs.remove(key(Partition(1), &MARK)).unwrap();
+            checkpoint.persist().unwrap();
+        }
+        let Err(error) = Checkpoint::open(path, &log) else { panic!("it counts as empty") };
+        let text = error.to_string();
+        assert!(matches!(error, CheckpointError::Damaged { partition: Partition(1), .. }), "{text}");
+        assert!(text.contains("partition 1") && text.contains("position") && text.contains(REBUILD), "{text}");
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cameo_auth::{ClientRecord, Verifier};
 use cameo_eventlog::frame::{AppenderId, FrameBuilder};
 use cameo_eventlog::memory::{Failure, MemoryReader};
 use cameo_eventlog::{
@@ -19,7 +20,7 @@ use cameo_profile::{Address, ClientCode, Event, LogTime, Partition, PartitionCou
 use tempfile::TempDir;
 
 use super::{OpenError, Replica, SubmitError};
-use crate::config::{ClientConfig, Clients, EdgeConfig};
+use crate::config::EdgeConfig;
 use crate::replica::CheckpointError;
 
 /// The time that logs start at.
@@ -29,9 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const P0: Partition = Partition(0);
 
 fn config(dir: &TempDir) -> EdgeConfig {
-    let client = ClientConfig { code: ClientCode::new("demo").unwrap(), lifetime_days: 14 };
+    let client = ClientRecord::new(&ClientCode::new("demo").unwrap(), 0).unwrap();
     EdgeConfig {
-        clients: Clients::new(vec![client]),
+        auth: Verifier::fixed(vec![client]),
         checkpoint_dir: dir.path().join("checkpoint"),
         // Only the one at the end.
         checkpoint_every: Duration::from_secs(3600),

@@ -49,6 +49,7 @@ type Found = (BatchHead, Vec<RowErrorOwned>, bool);
 
 fn look<L: Ledger>(app: &App<L>, client: ClientPath, query: &str) -> Result<Found, Refusal> {
     let client = app.client(client)?;
+    let client = &client.code;
     let head = app.batch_of_query(client, &query::pairs(query.as_bytes())?)?;
     // Counted first, so that a row that fails in between is no reason to call the report short.
     let failed = app.status(client, head.clone())?.failed();
@@ -64,21 +65,11 @@ fn csv(errors: &[RowErrorOwned]) -> String {
         out.push_str(&error.line.to_string());
         for text in [error.column.as_deref().unwrap_or_default(), &error.reason] {
             out.push(',');
-            cell(&mut out, text);
+            cameo_http::csv::cell(&mut out, text);
         }
         out.push('\n');
     }
     out
-}
-
-fn cell(out: &mut String, text: &str) {
-    if text.contains([',', '"', '\n', '\r']) {
-        out.push('"');
-        out.push_str(&text.replace('"', "\"\""));
-        out.push('"');
-    } else {
-        out.push_str(text);
-    }
 }
 
 #[cfg(test)]

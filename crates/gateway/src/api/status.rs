@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use cameo_http::{Refusal, query};
+use cameo_profile::state::BatchHead;
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
@@ -12,7 +13,7 @@ use super::reply::{Shape, element, json_reply, xml_reply};
 use super::{ClientPath, switch};
 use crate::gateway::App;
 use crate::ledger::Ledger;
-use crate::status::Status;
+use crate::status::{Stage, Status};
 
 /// How far a batch is; with `showDetails=true` also its counters.
 #[utoipa::path(get, path = "/m2/{client}/profile/batchStatus", operation_id = "batchStatus", tag = "compatible", params(
@@ -42,6 +43,7 @@ pub(super) async fn get<L: Ledger>(
 
 fn look<L: Ledger>(app: &App<L>, client: ClientPath, query: &str) -> Result<(Status, bool), Refusal> {
     let client = app.client(client)?;
+    let client = &client.code;
     let pairs = query::pairs(query.as_bytes())?;
     let details = switch(&pairs, "showDetails")?;
     Ok((app.status(client, app.batch_of_query(client, &pairs)?)?, details))
@@ -56,7 +58,17 @@ fn counters(status: &Status) -> [(&'static str, u64); 4] {
     ]
 }
 
-/// As JSON.
+const fn how_to_go_on(head: &BatchHead) -> &'static str {
+    if head.idempotency_key.is_some() {
+        "rows are missing and nobody is bringing them; send the same file again, to the same version of the API and under \
+         the same Idempotency-Key, and it goes on where it stopped"
+    } else {
+        "rows are missing and nobody is bringing them; the batch has no Idempotency-Key, so it cannot be gone on with: \
+         send the file again as a new batch, best under a key"
+    }
+}
+
+/// As JSON; a batch that is stuck has a message that says how to go on. XML has no place for one.
 pub(super) fn fields(status: &Status, details: bool) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("batchId".into(), json!(status.head.batch));
@@ -64,6 +76,9 @@ pub(super) fn fields(status: &Status, details: bool) -> Map<String, Value> {
     fields.insert("batchSize".into(), json!(status.head.rows));
     for (name, count) in counters(status).into_iter().filter(|_| details) {
         fields.insert(name.into(), json!(count));
+    }
+    if status.stage == Stage::Stuck {
+        fields.insert("message".into(), json!(how_to_go_on(&status.head)));
     }
     fields
 }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use axum::response::Response;
+use cameo_auth::{ClientRecord, Verifier};
 use cameo_profile::Kind;
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -13,8 +14,10 @@ use super::*;
 use crate::fake::{Fake, Fate};
 use crate::gateway::{Gateway, GatewayConfig};
 
+mod closing;
 mod faults;
 mod limits;
+mod listing;
 
 const V1: &str = "/m2/demo/profile/batchUpdate";
 const V2: &str = "/m2/demo/v2/profile/batchUpdate";
@@ -33,11 +36,15 @@ struct Reply {
     text: String,
 }
 
+fn client(code: &str) -> ClientRecord {
+    ClientRecord::new(&ClientCode::new(code).unwrap(), 0).unwrap()
+}
+
 impl Site {
     fn over(ledger: Arc<Fake>) -> Self {
         let spool = tempfile::tempdir().unwrap();
         let config = GatewayConfig {
-            clients: vec![ClientCode::new("demo").unwrap(), ClientCode::new("other").unwrap()],
+            auth: Verifier::fixed(["demo", "other"].map(client).into()),
             spool_dir: spool.path().join("spool"),
             sole_gateway: true,
         };
@@ -183,6 +190,28 @@ async fn json_in_and_out() {
 }
 
 #[tokio::test]
+async fn the_first_byte_says_what_a_file_is_and_no_content_type_does() {
+    let site = Site::new();
+    let files = [
+        EXAMPLE,
+        "[{\"pcId\":\"a\",\"x\":1},{\"pcId\":\"b\",\"x\":2}]",
+        "\n{\"pcId\":\"a\",\"x\":1}\n{\"pcId\":\"b\",\"x\":2}",
+    ];
+    for kind in ["text/csv", "application/json", "application/x-ndjson", "application/x-www-form-urlencoded", "é"] {
+        for file in files {
+            let reply = site.post(V2, &[("Content-Type", kind)], file).await;
+            assert_eq!(counts(&site.settled(&reply.batch()).await), [2, 2, 0, 0], "{kind}: {file:?}");
+        }
+    }
+    // A first line that is wrong is a row that is wrong, as long as it looks like a row.
+    let reply = site.post(V2, &[], "{\"pcId\":\"a\",\"x\":}\n{\"pcId\":\"b\",\"x\":2}\n").await;
+    let batch = site.settled(&reply.batch()).await;
+    assert_eq!(counts(&batch), [2, 1, 0, 1], "{batch}");
+    let errors = site.json(&format!("/m2/demo/profile/batchErrors?batchId={}", reply.batch())).await;
+    assert_eq!(errors["errors"][0]["line"], 1, "{errors}");
+}
+
+#[tokio::test]
 async fn versions_differ_in_what_they_create_and_remove() {
     let site = Site::new();
     let batch = site.upload(V1, "batch=thirdPartyId,a\nx,1\n").await;
@@ -239,6 +268,18 @@ async fn compressed_files() {
             assert!(reply.text.contains("the body is not valid"), "{}", reply.text);
         }
     }
+    for junk in ["x", "xx", "batch=pcId,a\n", "\u{1f}x and so on, at some length", "\0\0"] {
+        let body = [&gzip(EXAMPLE)[..], junk.as_bytes()].concat();
+        // Also when the two come apart.
+        let pieces = body.chunks(7).map(|piece| Ok::<_, std::io::Error>(bytes::Bytes::copy_from_slice(piece)));
+        let pieces = axum::body::Body::from_stream(futures_util::stream::iter(pieces.collect::<Vec<_>>()));
+        for body in [axum::body::Body::from(body), pieces] {
+            let reply = site.post(V2, &[("Content-Encoding", "gzip")], body).await;
+            assert_eq!(reply.status, 400, "{}", reply.text);
+            let says = "the body is not valid gzip: bytes follow the end of the gzip stream";
+            assert!(reply.text.contains(says), "{junk:?}: {}", reply.text);
+        }
+    }
     let reply = site.post(V2, &[("Content-Encoding", "br")], EXAMPLE).await;
     assert_eq!(reply.status, 415);
     assert!(reply.text.contains("&quot;br&quot;") || reply.text.contains("\"br\""), "{}", reply.text);
@@ -281,4 +322,36 @@ async fn every_route_is_described() {
         assert_ne!(reply.status, 405, "{path}");
         assert!(!reply.text.is_empty(), "{path} is not routed");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_of_a_batch_is_written_into_its_head() {
+    let site = Site::new();
+    let batch = site.upload(V2, "batch=pcId,a\n1,x\n2,y\n3,z,zz\n").await;
+    let id = batch["batchId"].as_str().unwrap().to_owned();
+    let closed = loop {
+        if let Some(closed) = site.ledger.head("demo", &id).unwrap().and_then(|head| head.closed) {
+            break closed;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((closed.updated, closed.created, closed.failed), (2, 2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_url_is_one_that_the_caller_can_reach() {
+    let site = Site::new();
+    let url = |reply: Reply| reply.text.split("<batchStatus>").nth(1).unwrap().split("/m2/").next().unwrap().to_owned();
+    assert_eq!(url(site.post(V2, &[], EXAMPLE).await), "http://cameo.test");
+    assert_eq!(url(site.post(V2, &[("X-Forwarded-Proto", "https")], EXAMPLE).await), "https://cameo.test");
+    assert_eq!(url(site.post(V2, &[("X-Forwarded-Proto", "HTTPS, http")], EXAMPLE).await), "https://cameo.test");
+    assert_eq!(url(site.post(V2, &[("X-Forwarded-Proto", "http, https")], EXAMPLE).await), "http://cameo.test");
+    assert_eq!(url(site.post(V2, &[("X-Forwarded-Proto", "rubbish")], EXAMPLE).await), "http://cameo.test");
+    // HTTP/2 has no Host header.
+    let request =
+        http::Request::post(format!("http://by.authority:8080{V2}")).body(axum::body::Body::from(EXAMPLE)).unwrap();
+    let response: Response = site.gateway.router().oneshot(request).await.unwrap();
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    assert!(text.contains("<batchStatus>http://by.authority:8080/m2/demo/"), "{text}");
 }

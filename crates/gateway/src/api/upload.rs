@@ -7,13 +7,16 @@ use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
+use cameo_auth::Scope;
+use cameo_auth::verifier::{Denied, Internal};
 use cameo_http::body::{self, BodyError};
 use cameo_http::refusal::{RETRY_BUSY, RETRY_UNAVAILABLE};
 use cameo_http::{Refusal, query};
 use cameo_profile::state::BatchHead;
 use cameo_profile::{ClientCode, limits};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST};
+use http::request::Parts;
 use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -25,7 +28,7 @@ use crate::bounds;
 use crate::gateway::App;
 use crate::ledger::Ledger;
 use crate::open::Opening;
-use crate::parse::{Format, Version};
+use crate::parse::Version;
 use crate::spool::{Encoding, Report, Spool, SpoolError, Spooled};
 
 /// The caller's name for an upload, under which a retry is the same batch.
@@ -33,12 +36,14 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// What the compatible API says to a file that was taken.
 const SUBMITTED: &str = "Batch submitted for processing";
 
-/// Bulk update, v1: profiles that exist.
+/// Bulk update, v1: profiles that exist. Whatever the content type, a body that starts with `[` is a JSON array of rows,
+/// one that starts with `{` is NDJSON, and any other is batch text.
 #[utoipa::path(post, path = "/m2/{client}/profile/batchUpdate", operation_id = "batchUpdate", tag = "compatible", params(
     ("client" = String, Path, description = "Client (tenant) code"), ("dryRun" = Option<bool>, Query, description = "Only report"),
     ("Idempotency-Key" = Option<String>, Header, description = "A retry with it is the same batch")),
     responses((status = 200, description = "Taken: XML with the status URL, or JSON if asked for"), (status = 400, description = "What is wrong, and where"),
-        (status = 409, description = "The key belongs to another file"), (status = 413, description = "Too large")))]
+        (status = 409, description = "The key belongs to another file"), (status = 413, description = "Too large"),
+        (status = 429, description = "As many uploads as can be are under way"), (status = 507, description = "A disk is full")))]
 pub(super) async fn v1<L: Ledger>(
     State(app): State<Arc<App<L>>>,
     client: ClientPath,
@@ -82,7 +87,6 @@ struct Asked {
     version: Version,
     dry_run: bool,
     key: Option<String>,
-    format: Option<Format>,
     encoding: Encoding,
 }
 
@@ -100,18 +104,22 @@ async fn upload<L: Ledger>(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let shape = Shape::asked(&parts.headers);
-    let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let origin = origin(&parts);
     let asked = match asked(&app, version, client, query.as_deref().unwrap_or_default(), &parts.headers) {
         Ok(asked) => asked,
         Err(refusal) => return refuse(&app, shape, body, &refusal).await,
     };
     let Some(place) = app.enter() else {
-        let text = format!("{} uploads are under way; try again in a moment", bounds::UPLOADS);
-        let refusal = Refusal { retry_after: Some(RETRY_BUSY), ..Refusal::new(429, text) };
-        return refuse(&app, shape, body, &refusal).await;
+        return refuse(&app, shape, body, &no_place(app.short_of_room.count())).await;
     };
     let (client, key, dry_run) = (asked.client.clone(), asked.key.clone(), asked.dry_run);
-    let taken = match receive(&app, asked, body).await {
+    let received = receive(&app, asked, body).await;
+    // The body may have taken its time: a token that was revoked meanwhile applies nothing.
+    if let Some(denied) = denied_by_now(&app, &client, &parts) {
+        app.meters.uploads_refused.increment(1);
+        return denied.answer(|refusal| shape.refuse(refusal));
+    }
+    let taken = match received {
         Err(refusal) => Err(refusal),
         Ok(spooled) if dry_run => Ok(Taken::DryRun(spooled.report)),
         Ok(spooled) => {
@@ -123,13 +131,31 @@ async fn upload<L: Ledger>(
         }
     };
     match taken {
-        Ok(Taken::Batch(head)) => submitted(shape, host, &client, &head),
+        Ok(Taken::Batch(head)) => submitted(shape, &origin, &client, &head),
         Ok(Taken::DryRun(report)) => reported(shape, &report),
         Err(refusal) => {
             app.meters.uploads_refused.increment(1);
             shape.refuse(&refusal)
         }
     }
+}
+
+/// All places are taken. If uploads wait for the log's disk, that is why, and to come back in a moment would not help.
+fn no_place(short_of_room: usize) -> Refusal {
+    if short_of_room > 0 {
+        let wait = if short_of_room == 1 { "1 upload waits" } else { &format!("{short_of_room} uploads wait") };
+        let text = format!("the log's disk is full: {wait} for room; nothing was stored");
+        return Refusal { retry_after: Some(RETRY_UNAVAILABLE), ..Refusal::new(507, text) };
+    }
+    let text = format!("{} uploads are under way; try again in a moment", bounds::UPLOADS);
+    Refusal { retry_after: Some(RETRY_BUSY), ..Refusal::new(429, text) }
+}
+
+fn denied_by_now<L>(app: &App<L>, client: &ClientCode, parts: &Parts) -> Option<Denied> {
+    if parts.extensions.get::<Internal>().is_some() {
+        return None;
+    }
+    app.config.auth.check(client.as_str(), Scope::BulkWrite, &parts.headers).err()
 }
 
 async fn refuse<L>(app: &App<L>, shape: Shape, body: Body, refusal: &Refusal) -> Response {
@@ -144,7 +170,7 @@ fn asked<L: Ledger>(
     query: &str,
     headers: &HeaderMap,
 ) -> Result<Asked, Refusal> {
-    let client = app.client(client)?.clone();
+    let client = app.client(client)?.code.clone();
     if app.is_closing() {
         let refusal = Refusal::new(503, "the server is shutting down");
         return Err(Refusal { retry_after: Some(RETRY_UNAVAILABLE), ..refusal });
@@ -154,7 +180,7 @@ fn asked<L: Ledger>(
     if length.is_some_and(|length| length >= bounds::BODY_BYTES as u64) {
         return Err(too_large());
     }
-    Ok(Asked { client, version, dry_run, key: key(headers)?, format: format(headers), encoding: encoding(headers)? })
+    Ok(Asked { client, version, dry_run, key: key(headers)?, encoding: encoding(headers)? })
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
@@ -171,18 +197,6 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
         return Err(Refusal { limit: Some(limit), ..wrong(text) });
     }
     Ok(Some(key.into()))
-}
-
-/// Callers send any content type with batch text; only those of JSON mean something.
-fn format(headers: &HeaderMap) -> Option<Format> {
-    let kind = headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim().to_ascii_lowercase();
-    match &*kind {
-        "application/json" => Some(Format::JsonArray),
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
-            Some(Format::JsonLines)
-        }
-        _ => None,
-    }
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
@@ -210,7 +224,7 @@ async fn receive<L: Ledger>(app: &App<L>, asked: Asked, mut body: Body) -> Resul
     let (sender, mut receiver) = mpsc::channel::<Option<Bytes>>(bounds::PIECES_WAITING);
     let folder = app.config.spool_dir.clone();
     let spooling = tokio::task::spawn_blocking(move || {
-        let mut spool = Spool::start(&folder, asked.version, asked.format, asked.encoding)?;
+        let mut spool = Spool::start(&folder, asked.version, asked.encoding)?;
         while let Some(piece) = receiver.blocking_recv() {
             match piece {
                 Some(piece) => spool.feed(&piece)?,
@@ -280,8 +294,18 @@ fn refusal(error: SpoolError) -> Refusal {
     }
 }
 
-fn submitted(shape: Shape, host: &str, client: &ClientCode, head: &BatchHead) -> Response {
-    let url = format!("http://{host}/m2/{client}/profile/batchStatus?batchId={}", head.batch);
+/// Where the caller has reached us, for links: what a proxy says of the scheme counts, as it ends TLS. Of several in a
+/// row the first one spoke with the caller.
+fn origin(parts: &Parts) -> String {
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let first = |protos: &str| protos.split(',').next().is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"));
+    let scheme = if header("x-forwarded-proto").is_some_and(first) { "https" } else { "http" };
+    let host = header(HOST.as_str()).or_else(|| parts.uri.authority().map(http::uri::Authority::as_str));
+    format!("{scheme}://{}", host.unwrap_or("localhost"))
+}
+
+fn submitted(shape: Shape, origin: &str, client: &ClientCode, head: &BatchHead) -> Response {
+    let url = format!("{origin}/m2/{client}/profile/batchStatus?batchId={}", head.batch);
     match shape {
         Shape::Xml => xml_reply(|out| {
             element(out, "success", true);

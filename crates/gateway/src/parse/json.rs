@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::lines::Held;
@@ -159,6 +159,8 @@ impl Objects {
             return Err(whole("the row is not a JSON object".into()));
         }
         let Fields(fields) = serde_json::from_str(text).map_err(|error| whole(describe(&error)))?;
+        let named = fields.into_iter().map(|(name, value)| Ok((read_name(name)?, value)));
+        let fields = named.collect::<Result<Vec<_>, (Option<String>, String)>>()?;
         let mut ids = fields.iter().filter_map(|(name, value)| Some((IdKind::of_column(name)?, *value)));
         let (kind, id) = ids.next().ok_or_else(|| whole("the row has neither pcId nor thirdPartyId".into()))?;
         if ids.next().is_some() {
@@ -167,7 +169,7 @@ impl Objects {
         let blame = |column: &str, reason: String| (Some(quoted(column)), reason);
         let id: Cow<'_, str> = read_string(id)
             .ok_or_else(|| blame(kind.column(), format!("{} must be a string", kind.column())))?
-            .map_err(|error| blame(kind.column(), error))?;
+            .map_err(|error| blame(kind.column(), format!("{} {error}", kind.column())))?;
         kind.check(&id).map_err(|invalid| blame(kind.column(), invalid.to_string()))?;
         self.text.push_str(&id);
         if fields.len() > bounds::COLUMNS + 1 {
@@ -221,14 +223,26 @@ fn check_repeats(fields: &[(Cow<'_, str>, &RawValue)]) -> Result<(), (Option<Str
     })
 }
 
-/// The text of a JSON string; nothing if the value is none.
+/// The name of a field, which may be written with escapes.
+fn read_name(name: &RawValue) -> Result<Cow<'_, str>, (Option<String>, String)> {
+    read_string(name).unwrap_or(Ok(Cow::Borrowed(""))).map_err(|error| {
+        // As it is written, since it stands for no text.
+        let written = quoted(name.get().trim_matches('"'));
+        let reason = format!("the attribute name {written} {error}");
+        (Some(written), reason)
+    })
+}
+
+/// The text of a JSON string; nothing if the value is none. The error continues a sentence that starts with its name.
 fn read_string(value: &RawValue) -> Option<Result<Cow<'_, str>, String>> {
     let raw = value.get();
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.contains('\\') {
         return Some(Ok(Cow::Borrowed(inner)));
     }
-    Some(serde_json::from_str::<String>(raw).map(Cow::Owned).map_err(|_| "has a bad escape".into()))
+    // It is JSON already, so what is left to go wrong is \u escapes that are no characters.
+    let wrong = "has a bad escape: half of a surrogate pair, such as \\ud83d without its second half, is no character";
+    Some(serde_json::from_str::<String>(raw).map(Cow::Owned).map_err(|_| wrong.into()))
 }
 
 /// What is wrong with the JSON, with the place in its row.
@@ -238,8 +252,9 @@ fn describe(error: &serde_json::Error) -> String {
     format!("the row is not valid JSON: {} at byte {} of the row", quoted(text), error.column().max(1))
 }
 
-/// The fields of one object in order, with repeated ones.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// The fields of one object in order, with repeated ones. Names stay as they are written, so that one that is wrong can
+/// be named.
+struct Fields<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -253,37 +268,12 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
                 let mut fields = Vec::new();
-                while let Some(Name(name)) = map.next_key()? {
-                    fields.push((name, map.next_value()?));
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
                 }
                 Ok(Fields(fields))
             }
         }
         from.deserialize_map(Map)
-    }
-}
-
-/// A name, borrowed if it has no escape.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(text.into())))
-            }
-        }
-        from.deserialize_str(Text)
     }
 }

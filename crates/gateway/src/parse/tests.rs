@@ -7,7 +7,7 @@ use super::*;
 /// Reads `file` in pieces of `step` bytes; one line per item.
 fn read(version: Version, file: &[u8], step: usize) -> Result<Vec<String>, String> {
     let mut out = Vec::new();
-    let mut parser = Parser::new(version, None);
+    let mut parser = Parser::new(version);
     let mut sink = |item: Item<'_>| {
         out.push(match item {
             Item::Skipped => "skipped".into(),
@@ -136,8 +136,29 @@ fn json_rows() {
     assert_eq!(read(Version::V2, br#"{"pcId":"a","tier":null}"#, 3), Ok(vec!["skipped".into()]));
 }
 
+/// What is said of `\ud83d` alone.
+const HALF: &str =
+    "has a bad escape: half of a surrogate pair, such as \\ud83d without its second half, is no character";
+
+#[test]
+fn a_bad_first_line_of_ndjson_fails_as_a_row() {
+    let good = r#"{"pcId":"ok","a":1}"#;
+    for (bad, reason) in [
+        ("{", "the row is not valid JSON: EOF while parsing an object at byte 1 of the row"),
+        ("{pcId:1}", "the row is not valid JSON: key must be a string at byte 2 of the row"),
+        (r#"{"a":1}"#, "the row has neither pcId nor thirdPartyId"),
+    ] {
+        rows(&format!("{bad}\n{good}\n"), &[&format!("1 [] {reason}"), "2 tnt:ok a=1"]);
+        rows(&format!("\u{feff}\n{bad}\n{good}"), &[&format!("2 [] {reason}"), "3 tnt:ok a=1"]);
+    }
+    let long = format!("{{{}\n{good}", "x".repeat(bounds::LINE_BYTES));
+    rows(&long, &["1 [] the row is longer than 262144 bytes", "2 tnt:ok a=1"]);
+}
+
 #[test]
 fn a_bad_json_row_fails_alone() {
+    let (in_value, in_id) = (format!("[x] x {HALF}"), format!("[pcId] pcId {HALF}"));
+    let in_name = format!("[\\ud800y] the attribute name \\ud800y {HALF}");
     let cases = [
         (r#"{"pcId":"a","x":{"y":1}}"#, "[x] x is nested; a value is a string, a number, true, false or null"),
         (r#"{"pcId":"a","x":[1]}"#, "[x] x is nested; a value is a string, a number, true, false or null"),
@@ -159,7 +180,10 @@ fn a_bad_json_row_fails_alone() {
         ),
         (r#"{"pcId":"a","x":"1"]"#, "[] the row is not valid JSON: expected `,` or `}` at byte 20 of the row"),
         (r#"{"pcId" "a"}"#, "[] the row is not valid JSON: expected `:` at byte 9 of the row"),
-        (r#"{"pcId":"a","x":"\ud800"}"#, "[x] x has a bad escape"),
+        (r#"{"pcId":"a","x":"\ud83d!"}"#, &*in_value),
+        (r#"{"pcId":"\udc00","x":"1"}"#, &*in_id),
+        (r#"{"pcId":"a","\ud800y":"1"}"#, &*in_name),
+        (r#"{"pcId":"a","x\q":"1"}"#, "[] the row is not valid JSON: invalid escape at byte 16 of the row"),
         (r#"{"pcId":"a","x":01}"#, "[] the row is not valid JSON: invalid number at byte 18 of the row"),
     ];
     for (object, expected) in cases {
@@ -183,19 +207,6 @@ fn an_array_that_does_not_hold_together_refuses_the_file() {
     refused("[{},]", &format!("line 1, column 5: {missing}"));
     refused("[,", &format!("line 1, column 2: {missing}"));
     refused("[] x", "line 1, column 4: something follows the end of the array");
-}
-
-#[test]
-fn the_content_type_wins_over_the_first_byte() {
-    let mut parser = Parser::new(Version::V1, Some(Format::Text));
-    assert!(parser.feed(b"{}\n", &mut |_| ()).is_err());
-    let mut parser = Parser::new(Version::V1, Some(Format::JsonLines));
-    let mut failed = 0;
-    assert_eq!(
-        parser.feed(b"batch=pcId,a\n", &mut |item| failed += u32::from(matches!(item, Item::Failed(_)))),
-        Ok(())
-    );
-    assert_eq!(failed, 1);
 }
 
 /// Every bound of a file: the largest that is taken, and what is said of the next.

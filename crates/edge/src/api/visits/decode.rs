@@ -12,12 +12,12 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::api::visit::{Object, VisitRequest};
+use crate::api::wording;
 
 /// Visits in one call (design §5).
 const VISITS: usize = 10_000;
 /// Lists and objects within each other in MessagePack. Ours: as serde_json; reading recurses, so this bounds the stack.
 const DEPTH: usize = 128;
-
 /// What some editors and shells put before text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -75,9 +75,6 @@ fn too_many(count: usize) -> Refusal {
     Refusal { limit: Some(VISITS), ..Refusal::new(413, text) }
 }
 
-/// Characters of a decoder's message that a reply repeats: it may quote the caller at any length.
-const MESSAGE_CHARS: usize = 300;
-
 /// The field a decoder stopped at; it decodes once more, for refusals only.
 fn field<'b, D: Deserializer<'b>>(from: D) -> Option<String> {
     let error = serde_path_to_error::deserialize::<_, Object<VisitRequest<'b>>>(from).err()?;
@@ -85,26 +82,15 @@ fn field<'b, D: Deserializer<'b>>(from: D) -> Option<String> {
     (!path.is_empty() && path != ".").then_some(path)
 }
 
-fn worded(message: &str, field: Option<String>) -> Refusal {
-    let message: String = message.chars().take(MESSAGE_CHARS).collect();
-    match field {
-        Some(field) if message.contains(&field) => Refusal { field: Some(field.into()), ..Refusal::new(400, message) },
-        Some(field) => {
-            let message = format!("{field}: {message}");
-            Refusal { field: Some(field.into()), ..Refusal::new(400, message) }
-        }
-        None => Refusal::new(400, message),
-    }
+fn worded(said: &str, field: Option<String>) -> Refusal {
+    wording::refusal(said, field, "a visit")
 }
 
 /// Why a visit, or the whole body, is no JSON of ours; `part` is what was decoded of `body`.
 fn json_refusal(error: &serde_json::Error, part: &[u8], body: &[u8]) -> Refusal {
-    let text = error.to_string();
-    // The place stands in fields of its own.
-    let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
     let field = error.is_data().then(|| field(&mut serde_json::Deserializer::from_slice(part))).flatten();
     let place = (error.line() > 0).then(|| place(part, body, error.line(), error.column())).flatten();
-    Refusal { place, ..worded(text, field) }
+    Refusal { place, ..worded(&error.to_string(), field) }
 }
 
 /// Line and column in the body of a place in a part of it.
@@ -202,7 +188,7 @@ fn lines(body: &[u8]) -> Result<Vec<Result<VisitRequest<'_>, Refusal>>, Refusal>
 }
 
 fn message_pack(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
-    let cut = |error: rmp_serde::decode::Error| worded(&format!("the MessagePack does not read: {error}"), None);
+    let cut = |error: rmp_serde::decode::Error| worded(&error.to_string(), None);
     let is_list = matches!(body.first(), Some(0x90..=0x9f | 0xdc | 0xdd));
     if !is_list {
         let mut rest = body;

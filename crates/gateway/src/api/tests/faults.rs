@@ -94,6 +94,13 @@ fn a_process_that_dies_half_way_leaves_a_batch_that_the_same_upload_completes() 
         let site = Site::over(ledger.revived());
         let stuck = site.batch(&id).await;
         assert_eq!(stuck["status"], "stuck");
+        let says = stuck["message"].as_str().unwrap();
+        assert!(says.contains("send the same file again") && says.contains("same Idempotency-Key"), "{says}");
+        let xml = site.get(&format!("/m2/demo/profile/batchStatus?batchId={id}")).await.text;
+        let size = ROWS + 1;
+        let exact =
+            format!("<response><batchId>{id}</batchId><status>stuck</status><batchSize>{size}</batchSize></response>");
+        assert_eq!(xml, exact, "XML has no place for more");
         let [consumed, updated, not_found, failed] = counts(&stuck);
         assert_eq!((consumed, not_found, failed), (updated + 1, 0, 1), "{stuck}");
         assert_eq!(updated as usize, site.ledger.profiles());
@@ -105,6 +112,7 @@ fn a_process_that_dies_half_way_leaves_a_batch_that_the_same_upload_completes() 
         assert_eq!(site.post(V2, &key, file(ROWS)).await.batch(), id);
         let done = site.settled(&id).await;
         assert_eq!((&done["status"], counts(&done)), (&"complete".into(), [ROWS as u64 + 1, ROWS as u64, 0, 1]));
+        assert_eq!(done.get("message"), None);
         assert_eq!((&done["createdProfiles"], site.ledger.profiles()), (&ROWS.into(), ROWS));
         assert_eq!(done["openedAt"], stuck["openedAt"], "the rows keep their time");
         assert_eq!(site.ledger.value(Kind::Tnt, "id-11999", "n").as_deref(), Some("11999"));
@@ -120,7 +128,9 @@ async fn another_gateway_may_be_at_it_for_a_minute() {
     site.settled(&id).await;
     let client = ClientCode::new("demo").unwrap();
     let mut head = site.ledger.head("demo", &id).unwrap().unwrap();
+    // As if one more row were missing, and nobody had closed it.
     head.rows_to_apply += 1;
+    head.closed = None;
     let stage =
         |alone| crate::status::of(&*site.ledger, &crate::submit::Running::default(), alone, &client, head.clone());
     let text = |alone| stage(alone).unwrap().stage.text();

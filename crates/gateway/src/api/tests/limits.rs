@@ -110,6 +110,37 @@ async fn uploads_at_once_are_bounded() {
 }
 
 #[tokio::test]
+async fn uploads_that_wait_for_the_disk_are_why_no_other_is_taken() {
+    let site = Site::new();
+    site.ledger.fates(&vec![Fate::NoRoom; 10_000]);
+    let mut waiting = Vec::new();
+    for _ in 0..bounds::UPLOADS {
+        waiting.push(site.post(V2, &[], EXAMPLE).await.batch());
+    }
+    let started = Instant::now();
+    let reply = loop {
+        let reply = site.post(V2, &[], EXAMPLE).await;
+        if reply.text.contains("the log's disk is full: 8 uploads wait for room") {
+            break reply;
+        }
+        assert!(matches!(reply.status.as_u16(), 429 | 507), "{}", reply.text);
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", reply.text);
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((reply.status.as_u16(), &reply.headers["retry-after"]), (507, &"5".parse().unwrap()));
+    // There is room again: all go on by themselves, and others are taken.
+    site.ledger.fates(&[]);
+    for id in waiting {
+        assert_eq!(site.settled(&id).await["status"], "complete");
+    }
+    let started = Instant::now();
+    while site.post(V2, &[], EXAMPLE).await.status != 200 {
+        assert!(started.elapsed() < Duration::from_secs(60));
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn the_report_is_bounded_and_says_so() {
     let site = Site::new();
     let rows = "x,%\n".repeat(10_001);
