@@ -1,0 +1,236 @@
+//! What the control plane has read of the bucket.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use cameo_auth::Revision;
+use cameo_auth::bucket::{Change, Expected, Key};
+use cameo_auth::clock::Mono;
+use cameo_auth::lease::{NodeRun, Roster};
+use cameo_auth::node::{BEAT_KIND, Heartbeat, USED_KIND};
+use cameo_auth::record::{self, ClientRecord, TokenId};
+use cameo_auth::seal::Verifying;
+
+use super::users::{KEY_KIND, KeyRecord, USER_KIND, UserRecord};
+use super::{Inner, SWEEP_EVERY};
+
+/// Pause before a broken watch is begun again.
+const WATCH_AGAIN: Duration = Duration::from_millis(200);
+/// A node that was silent for so long beyond its lease is taken off the list.
+const GONE_AFTER: Duration = Duration::from_secs(600);
+
+/// Everything that was read.
+pub(super) struct View {
+    verifying: Verifying,
+    pub(super) clients: BTreeMap<String, ClientRecord>,
+    pub(super) users: BTreeMap<String, UserRecord>,
+    pub(super) keys: BTreeMap<String, KeyRecord>,
+    pub(super) beats: BTreeMap<NodeRun, (Heartbeat, Mono)>,
+    pub(super) roster: Roster,
+    /// Minutes since 1970.
+    pub(super) used: HashMap<TokenId, u32>,
+    /// Heartbeats of nodes that have left, to be taken out of the bucket.
+    left: Vec<(Key, Revision)>,
+    /// Users and keys that were removed, with their last version: a record that comes back as it was is somebody else's
+    /// doing, although it is signed. Grows with what people remove, as the marks in the bucket do.
+    gone: BTreeMap<Key, u64>,
+    /// Entries that are not ours, with what is wrong with them.
+    foreign: BTreeMap<Key, String>,
+}
+
+/// A record with a version, which never goes back.
+trait Versioned: serde::de::DeserializeOwned {
+    /// What the view finds it by.
+    fn handle(&self) -> &str;
+    fn version(&self) -> u64;
+}
+
+impl Versioned for ClientRecord {
+    fn handle(&self) -> &str {
+        &self.code
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Versioned for UserRecord {
+    fn handle(&self) -> &str {
+        &self.name
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Versioned for KeyRecord {
+    fn handle(&self) -> &str {
+        &self.id
+    }
+
+    fn version(&self) -> u64 {
+        1
+    }
+}
+
+impl View {
+    pub(super) fn new(verifying: Verifying) -> Self {
+        Self {
+            verifying,
+            clients: BTreeMap::new(),
+            users: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            beats: BTreeMap::new(),
+            roster: Roster::default(),
+            used: HashMap::new(),
+            left: Vec::new(),
+            gone: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+        }
+    }
+
+    /// What the first entry is that is not ours.
+    pub(super) fn foreign(&self) -> Option<String> {
+        self.foreign.iter().next().map(|(key, why)| format!("the control store's entry {key} is not taken: {why}"))
+    }
+
+    /// The version that a record has to exceed, if one of its key was removed.
+    pub(super) fn version_gone(&self, key: &Key) -> u64 {
+        self.gone.get(key).copied().unwrap_or(0)
+    }
+
+    /// Takes in a change that came at `now`.
+    fn take(&mut self, change: &Change, now: Mono) {
+        let key = &change.key;
+        let taken = if key.name_of(record::KIND).is_some() {
+            take_record(&self.verifying, &mut self.clients, change, None)
+        } else if key.name_of(USER_KIND).is_some() {
+            take_record(&self.verifying, &mut self.users, change, Some(&mut self.gone))
+        } else if key.name_of(KEY_KIND).is_some() {
+            take_record(&self.verifying, &mut self.keys, change, Some(&mut self.gone))
+        } else {
+            self.take_unsealed(change, now);
+            Ok(())
+        };
+        match taken {
+            Ok(()) => {
+                self.foreign.remove(key);
+            }
+            Err(why) => {
+                tracing::error!(%key, %why, "an entry of the control store is not taken");
+                self.foreign.insert(key.clone(), why);
+            }
+        }
+        self.roster.read_to(change.revision, change.last);
+    }
+
+    fn take_unsealed(&mut self, change: &Change, now: Mono) {
+        if let Some(name) = change.key.name_of(BEAT_KIND) {
+            // A deleted heartbeat is our own sweeping, after the roster has let go of the node.
+            let Some(beat) = change.value.as_deref().and_then(Heartbeat::read) else { return };
+            if beat.run.to_string() != name {
+                return;
+            }
+            self.roster.heard(beat.beat(), now);
+            if beat.left {
+                self.beats.remove(&beat.run);
+                self.left.push((change.key.clone(), change.revision));
+            } else {
+                self.beats.insert(beat.run.clone(), (beat, now));
+            }
+        } else if let Some(id) = change.key.name_of(USED_KIND) {
+            let minute = change.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+            let held = self.used.entry(TokenId(id.to_owned())).or_default();
+            *held = (*held).max(minute.unwrap_or(0));
+        }
+    }
+}
+
+/// Takes in a record; with `gone`, one of a kind that may be removed.
+fn take_record<T: Versioned>(
+    verifying: &Verifying,
+    into: &mut BTreeMap<String, T>,
+    change: &Change,
+    gone: Option<&mut BTreeMap<Key, u64>>,
+) -> Result<(), String> {
+    let Some(value) = &change.value else {
+        let Some(gone) = gone else { return Err("it was deleted by somebody else".into()) };
+        into.retain(|name, record| {
+            let goes = super::users::entry_key(&change.key, name) == change.key;
+            if goes {
+                gone.insert(change.key.clone(), record.version());
+            }
+            !goes
+        });
+        return Ok(());
+    };
+    let record: T = verifying.open(&change.key, value).map_err(|error| error.to_string())?;
+    if gone.and_then(|gone| gone.get(&change.key)).is_some_and(|last| record.version() <= *last) {
+        return Err(format!("it was removed, and has come back as version {}", record.version()));
+    }
+    if into.get(record.handle()).is_some_and(|held| held.version() > record.version()) {
+        return Err(format!("version {} is older than what was there", record.version()));
+    }
+    into.insert(record.handle().to_owned(), record);
+    Ok(())
+}
+
+/// Follows the bucket for as long as there is a control plane.
+pub(super) async fn follow(plane: Weak<Inner>) {
+    let mut after = Revision(0);
+    loop {
+        let Some(bucket) = plane.upgrade().map(|inner| Arc::clone(&inner.config.bucket)) else { return };
+        match bucket.watch(after).await {
+            Err(error) => tracing::warn!(%error, "the control bucket cannot be watched; trying again"),
+            Ok(mut watch) => loop {
+                let change = match watch.next().await {
+                    Ok(change) => change,
+                    Err(error) => {
+                        tracing::warn!(%error, "the watch of the control bucket broke; it is begun again");
+                        break;
+                    }
+                };
+                let Some(inner) = plane.upgrade() else { return };
+                if change.revision > after {
+                    after = change.revision;
+                    inner.view.write().take(&change, inner.config.clock.mono());
+                    inner.read.send_replace(after);
+                }
+            },
+        }
+        tokio::time::sleep(WATCH_AGAIN).await;
+    }
+}
+
+/// Takes nodes off the list that are gone for good, and their heartbeats out of the bucket.
+pub(super) async fn sweep(plane: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(inner) = plane.upgrade() else { return };
+        let now = inner.config.clock.mono();
+        let (gone, read, mut over) = {
+            let mut view = inner.view.write();
+            let gone = view.roster.forget_silent(GONE_AFTER, now);
+            gone.iter().for_each(|run| drop(view.beats.remove(run)));
+            (gone, view.roster.read(), std::mem::take(&mut view.left))
+        };
+        for run in gone {
+            let Ok(key) = Key::new(format!("{BEAT_KIND}.{run}")) else { continue };
+            // A heartbeat that was not read yet says that the node is back. Deleted, it would never be heard.
+            if let Ok(Some(entry)) = inner.config.bucket.get(&key).await
+                && entry.revision <= read
+            {
+                over.push((key, entry.revision));
+            }
+        }
+        for (key, revision) in over {
+            // Only if it has said nothing since: a node that comes back is heard again.
+            if let Err(error) = inner.config.bucket.delete(key, Expected::At(revision)).await {
+                tracing::debug!(%error, "a heartbeat of a node that is gone stays");
+            }
+        }
+    }
+}
