@@ -21,7 +21,7 @@ pub struct Request {
     pub method: String,
     /// Path and query.
     pub path: String,
-    /// Headers beside `Host` and `Content-Length`.
+    /// Headers beside `Content-Length`; without a `Host` among them it is `cameo.test`.
     pub headers: Vec<(String, String)>,
     /// The body; none is sent for none.
     pub body: Option<Vec<u8>>,
@@ -63,7 +63,10 @@ impl Request {
     /// The bytes before the body.
     #[must_use]
     pub fn head(&self) -> String {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: cameo.test\r\n", self.method, self.path);
+        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
+        if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            head.push_str("Host: cameo.test\r\n");
+        }
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -1,6 +1,8 @@
 //! What the end-to-end suites share: the real server as a child process, an HTTP client that can also misbehave,
 //! waiting for a state, seeded randomness. No test stands here; they are in `e2e/`, one module a promise.
 
+pub mod admin;
+pub mod browser;
 pub mod http;
 pub mod needs;
 pub mod process;

@@ -2,6 +2,8 @@
 
 /// A file system of the test's own can be mounted.
 pub const TMPFS: &str = "tmpfs";
+/// A Chromium and its chromedriver.
+pub const BROWSER: &str = "browser";
 /// The whole real access log lies beside the repository.
 pub const ACCESS_LOG: &str = "access-log";
 

@@ -26,13 +26,15 @@ pub struct Setup {
     // Held so that the directory lives as long as anything that uses it.
     _owned: Option<Arc<TempDir>>,
     arguments: Vec<String>,
+    /// Where its log is written, if not to a temporary directory.
+    log_dir: Option<PathBuf>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let data = dir.path().join("data");
-        Self { data, _owned: Some(Arc::new(dir)), arguments: Vec::new() }
+        Self { data, _owned: Some(Arc::new(dir)), arguments: Vec::new(), log_dir: None }
     }
 }
 
@@ -40,13 +42,20 @@ impl Setup {
     /// In a directory of the caller's.
     #[must_use]
     pub fn at(data: &Path) -> Self {
-        Self { data: data.to_owned(), _owned: None, arguments: Vec::new() }
+        Self { data: data.to_owned(), _owned: None, arguments: Vec::new(), log_dir: None }
     }
 
     /// With further flags.
     #[must_use]
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|a| (*a).to_owned()));
+        self
+    }
+
+    /// With what it writes to standard output and standard error in a file in `dir`.
+    #[must_use]
+    pub fn logging_in(mut self, dir: &Path) -> Self {
+        self.log_dir = Some(dir.to_owned());
         self
     }
 
@@ -116,7 +125,11 @@ impl Server {
     fn spawn(setup: &Setup) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
         let address = free.expect("a free port");
-        let log = tempfile::NamedTempFile::new().expect("a file for the log");
+        let log = match &setup.log_dir {
+            Some(dir) => tempfile::NamedTempFile::new_in(dir),
+            None => tempfile::NamedTempFile::new(),
+        };
+        let log = log.expect("a file for the log");
         let output = |file: &File| file.try_clone().expect("a second handle of the log");
         let data = setup.data.to_str().expect("the data directory is text");
         let child = process::cameo(&["standalone", "--listen", &address.to_string(), "--data-dir", data])

@@ -1,6 +1,7 @@
 //! The command line: what commands there are, what they share, and the exit codes that scripts can rely on.
 
 mod access_log;
+mod admin;
 mod bench;
 mod bulk;
 mod clf;
@@ -43,6 +44,20 @@ enum Command {
     /// Upload bulk files and follow them
     #[command(subcommand)]
     Bulk(bulk::BulkCommand),
+    /// Make, list, rotate and revoke tokens of the profile API
+    #[command(subcommand)]
+    Token(admin::TokenCommand),
+    /// Switch Require Authentication
+    #[command(subcommand)]
+    Auth(admin::AuthCommand),
+    /// Users of the admin API and pages
+    #[command(subcommand)]
+    User(admin::UserCommand),
+    /// Clients (tenants) and their settings
+    #[command(subcommand)]
+    Client(admin::ClientCommand),
+    /// Read the audit log
+    Audit(admin::AuditArgs),
     /// Measure visits and reads against a server: throughput and latency percentiles
     Bench(Box<bench::BenchArgs>),
 }
@@ -96,6 +111,11 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Visit(command) => on_runtime(visit::run(command)),
         Command::Profile(command) => on_runtime(profile::run(command)),
         Command::Bulk(command) => on_runtime(bulk::run(command)),
+        Command::Token(command) => on_runtime(admin::token(command)),
+        Command::Auth(command) => on_runtime(admin::auth(command)),
+        Command::User(command) => on_runtime(admin::user(command)),
+        Command::Client(command) => on_runtime(admin::client(command)),
+        Command::Audit(args) => on_runtime(admin::audit(args)),
         Command::Bench(args) => on_runtime(bench::run(*args)),
     };
     match done {
@@ -132,7 +152,8 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         }
         Some(Error::Refused { status: 404, .. }) => (4, None),
         Some(Error::Refused { status: 401 | 403, .. }) => {
-            (1, Some("A token is given by --token or CAMEO_TOKEN.".into()))
+            let text = "A token is given by --token or CAMEO_TOKEN; admin commands take --user with CAMEO_PASSWORD, or --api-key.";
+            (1, Some(text.into()))
         }
         Some(Error::BadUrl { .. } | Error::BadToken | Error::BadKey) => (2, None),
         _ => (1, None),

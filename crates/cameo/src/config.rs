@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use cameo_edge::ClientConfig;
+use cameo_auth::lease::{LEASE_DEFAULT, LEASE_SECONDS};
 use cameo_eventlog::Durability;
 use cameo_profile::{ClientCode, PartitionCount, limits};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// What is logged unless told otherwise: the libraries under the checkpoint tell their steps at `info`.
 const LOG: &str = "info,fjall=warn,lsm_tree=warn";
@@ -28,7 +29,7 @@ pub(crate) struct StandaloneArgs {
     /// Directory for log, checkpoint and spool [default: ./data]
     #[arg(long, env = "CAMEO_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// A client (tenant) to serve, CODE or CODE:LIFETIME_DAYS; may be given several times [default: demo]
+    /// A client (tenant) to create if it is not there, CODE or CODE:LIFETIME_DAYS; may be given several times [default: demo]
     #[arg(long = "client", env = "CAMEO_CLIENTS", value_name = "CODE[:DAYS]", value_delimiter = ',')]
     pub(crate) clients: Vec<String>,
     /// Partitions of a new log, 1–1024; fixed once it exists [default: 16]
@@ -43,12 +44,38 @@ pub(crate) struct StandaloneArgs {
     /// Days that the log keeps what every checkpoint has, 0–3650 [default: 30]
     #[arg(long, env = "CAMEO_RETENTION_DAYS", value_name = "DAYS")]
     pub(crate) retention_days: Option<u64>,
+    /// Seconds for which a node may judge tokens after it last proved to know the latest, 1–60 [default: 10]
+    #[arg(long, env = "CAMEO_AUTH_LEASE_SECONDS", value_name = "SECONDS")]
+    pub(crate) auth_lease_seconds: Option<u64>,
+    /// Password of the first user, `admin`, of a new control store; without one, one is made up and printed once.
+    /// Better given as a variable: others can see flags
+    #[arg(long, env = "CAMEO_ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
+    pub(crate) admin_password: Option<Hidden>,
     /// How log lines look [default: human]
     #[arg(long, env = "CAMEO_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
     /// What is logged, as a filter: info, debug, cameo_edge=debug,warn [default: info,fjall=warn,lsm_tree=warn]
     #[arg(long, env = "CAMEO_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
+}
+
+/// A secret of the configuration; prints as `***`.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Hidden(pub(crate) Zeroizing<String>);
+
+impl std::str::FromStr for Hidden {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// When an append is acknowledged.
@@ -82,6 +109,8 @@ struct File {
     durability: Option<DurabilityArg>,
     checkpoint_seconds: Option<u64>,
     retention_days: Option<u64>,
+    auth_lease_seconds: Option<u64>,
+    admin_password: Option<Hidden>,
     log_format: Option<LogFormat>,
     log: Option<String>,
 }
@@ -98,6 +127,13 @@ const fn default_lifetime() -> u16 {
     limits::LIFETIME_DAYS_DEFAULT
 }
 
+/// A client (tenant) to create when it is not there yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientConfig {
+    pub(crate) code: ClientCode,
+    pub(crate) lifetime_days: u16,
+}
+
 /// What holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Standalone {
@@ -109,6 +145,8 @@ pub(crate) struct Standalone {
     pub(crate) durability: DurabilityArg,
     pub(crate) checkpoint_every: Duration,
     pub(crate) retention: Duration,
+    pub(crate) auth_lease: Duration,
+    pub(crate) admin_password: Option<Hidden>,
     pub(crate) log_format: LogFormat,
     pub(crate) log: String,
 }
@@ -146,6 +184,8 @@ impl StandaloneArgs {
         ensure!((1..=3600).contains(&checkpoint_seconds), "checkpoint_seconds is 1 to 3600, not {checkpoint_seconds}");
         let retention_days = self.retention_days.or(file.retention_days).unwrap_or(30);
         ensure!(retention_days <= 3650, "retention_days is 0 to 3650, not {retention_days}");
+        let lease_seconds = self.auth_lease_seconds.or(file.auth_lease_seconds).unwrap_or(LEASE_DEFAULT.as_secs());
+        ensure!(LEASE_SECONDS.contains(&lease_seconds), "auth_lease_seconds is 1 to 60, not {lease_seconds}");
         Ok(Standalone {
             listen: self.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| "./data".into()),
@@ -154,6 +194,8 @@ impl StandaloneArgs {
             durability: self.durability.or(file.durability).unwrap_or(DurabilityArg::Fsync),
             checkpoint_every: Duration::from_secs(checkpoint_seconds),
             retention: Duration::from_secs(retention_days * 86_400),
+            auth_lease: Duration::from_secs(lease_seconds),
+            admin_password: self.admin_password.or(file.admin_password),
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Human),
             log: self.log.or(file.log).unwrap_or_else(|| LOG.into()),
         })
@@ -185,7 +227,7 @@ fn client(code: &str, lifetime_days: u16) -> anyhow::Result<ClientConfig> {
 }
 
 impl Standalone {
-    /// The effective values as a TOML file; there are no secrets among them.
+    /// The effective values as a TOML file, secrets masked.
     pub(crate) fn to_toml(&self) -> anyhow::Result<String> {
         #[derive(Serialize)]
         struct Client<'a> {
@@ -200,6 +242,9 @@ impl Standalone {
             durability: DurabilityArg,
             checkpoint_seconds: u64,
             retention_days: u64,
+            auth_lease_seconds: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            admin_password: Option<&'static str>,
             log_format: LogFormat,
             log: &'a str,
             clients: Vec<Client<'a>>,
@@ -212,6 +257,8 @@ impl Standalone {
             durability: self.durability,
             checkpoint_seconds: self.checkpoint_every.as_secs(),
             retention_days: self.retention.as_secs() / 86_400,
+            auth_lease_seconds: self.auth_lease.as_secs(),
+            admin_password: self.admin_password.as_ref().map(|_| "***"),
             log_format: self.log_format,
             log: &self.log,
             clients: clients.collect(),
@@ -252,6 +299,16 @@ mod tests {
         let first = StandaloneArgs { clients: vec!["a:3".into()], ..StandaloneArgs::default() }.resolve().unwrap();
         let again = with_file(&first.to_toml().unwrap(), StandaloneArgs::default()).unwrap();
         assert_eq!(first.to_toml().unwrap(), again.to_toml().unwrap());
+    }
+
+    #[test]
+    fn a_password_is_shown_nowhere() {
+        let args =
+            StandaloneArgs { admin_password: Some("seven green bicycles".parse().unwrap()), ..Default::default() };
+        let said = format!("{args:?}");
+        let config = args.resolve().unwrap();
+        let said = said + &format!("{config:?}") + &config.to_toml().unwrap();
+        assert!(said.contains("admin_password = \"***\"") && !said.contains("bicycles"), "{said}");
     }
 
     #[test]

@@ -56,7 +56,8 @@ impl Ledger for ReplicaLedger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cameo_edge::{ClientConfig, Clients, Edge, EdgeConfig};
+    use cameo_auth::{ClientRecord, Verifier};
+    use cameo_edge::{Edge, EdgeConfig};
     use cameo_eventlog::EmbeddedOptions;
     use cameo_profile::event::Visit;
     use cameo_profile::{AddressBuf, ClientCode, Kind};
@@ -64,9 +65,9 @@ mod tests {
 
     async fn edge(dir: &tempfile::TempDir) -> Edge<EmbeddedLog> {
         let log = EmbeddedLog::open(EmbeddedOptions::new(dir.path().join("log"))).unwrap();
-        let client = ClientConfig { code: ClientCode::new("demo").unwrap(), lifetime_days: 14 };
+        let client = ClientRecord::new(&ClientCode::new("demo").unwrap(), 0).unwrap();
         let config = EdgeConfig {
-            clients: Clients::new(vec![client]),
+            auth: Verifier::fixed(vec![client]),
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
             retention: Duration::from_secs(3600),

@@ -1,4 +1,4 @@
-//! The Rust SDK: send visits, read and change profiles, upload bulk files.
+//! The Rust SDK: send visits, read and change profiles, upload bulk files, call the admin API.
 //!
 //! What it is: a thin asynchronous client over HTTP/1.1 with typed errors and retries where a retry cannot count
 //! anything twice: visits that all carry an event id, changes and uploads of files (which always carry a key), and reads.
@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod admin;
 mod bulk;
 mod error;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod tests;
 mod transport;
 mod visit;
 
+pub use admin::{Admin, Grant};
 pub use bulk::{Upload, UploadOptions};
 pub use error::Error;
 pub use visit::Visit;

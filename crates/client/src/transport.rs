@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
@@ -96,6 +98,14 @@ impl Transport {
     pub(crate) fn set_token(&mut self, token: &str) -> Result<(), Error> {
         let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Error::BadToken)?;
         // Keeps it out of debug output.
+        value.set_sensitive(true);
+        self.token = Some(value);
+        Ok(())
+    }
+
+    pub(crate) fn set_basic(&mut self, user: &str, password: &str) -> Result<(), Error> {
+        let pair = STANDARD.encode(format!("{user}:{password}"));
+        let mut value = HeaderValue::try_from(format!("Basic {pair}")).map_err(|_| Error::BadToken)?;
         value.set_sensitive(true);
         self.token = Some(value);
         Ok(())

@@ -16,9 +16,10 @@ struct Need {
     obtain: fn(&Path) -> Result<(), String>,
 }
 
-/// Later parts (a NATS server, a browser, images) are further lines here.
-const NEEDS: [Need; 2] = [
+/// Later parts (a NATS server, images) are further lines here.
+const NEEDS: [Need; 3] = [
     Need { name: "tmpfs", used_by: "full disk: a small file system of its own", obtain: tmpfs },
+    Need { name: "browser", used_by: "the admin pages in a headless Chromium", obtain: browser },
     Need { name: "access-log", used_by: "import of the whole real log", obtain: access_log },
 ];
 
@@ -70,6 +71,26 @@ fn tmpfs(_: &Path) -> Result<(), String> {
     }
     std::fs::remove_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     mounted.map_err(|e| format!("a tmpfs cannot be mounted here ({e}); run as root"))
+}
+
+/// Debian's, installed when they are missing and this user may.
+fn browser(_: &Path) -> Result<(), String> {
+    let here = || -> Result<(), String> {
+        quiet(Command::new("chromium").arg("--version"))?;
+        quiet(Command::new("chromedriver").arg("--version"))
+    };
+    if here().is_ok() {
+        return Ok(());
+    }
+    let packages = ["install", "--yes", "--no-install-recommends", "chromium", "chromium-driver"];
+    let install = || quiet(Command::new("apt-get").args(packages).env("DEBIAN_FRONTEND", "noninteractive"));
+    let installed = install().or_else(|_| {
+        // The list of packages may be older than what the mirror still has.
+        quiet(Command::new("apt-get").arg("update"))?;
+        install()
+    });
+    installed.map_err(|e| format!("Debian's chromium and chromium-driver cannot be installed ({e})"))?;
+    here()
 }
 
 fn access_log(root: &Path) -> Result<(), String> {
