@@ -242,7 +242,7 @@ async fn no_node_lets_a_request_in_that_started_after_the_reply() {
     let current = Arc::new(std::sync::Mutex::new((0, first)));
     let dead_below = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (let_in, mut met) = tokio::sync::mpsc::unbounded_channel();
+    let (let_in, mut met) = tokio::sync::mpsc::channel(CALLERS);
     use std::sync::atomic::Ordering::SeqCst;
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
@@ -257,7 +257,7 @@ async fn no_node_lets_a_request_in_that_started_after_the_reply() {
                     if nodes[caller % 2].fetch(&token) == 200 {
                         assert!(number >= dead, "token {number} was let in after the reply to rotation {dead}");
                         if known.replace(number) != Some(number) {
-                            let_in.send(number).unwrap();
+                            let_in.blocking_send(number).unwrap();
                         }
                     }
                 }
