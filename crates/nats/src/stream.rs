@@ -1,0 +1,235 @@
+//! Streams: made once, looked at every second, shortened by whoever may.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::connection::{Nats, RequestError};
+use crate::publish::ApiError;
+
+/// How long an answer of JetStream's API may take: longer than an election of its own leader.
+const API_PATIENCE: Duration = Duration::from_secs(6);
+/// How often a stream is looked at.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a stream shall be.
+#[derive(Clone, Debug)]
+pub struct StreamSpec {
+    /// Its name.
+    pub name: String,
+    /// What is stored in it.
+    pub subjects: Vec<String>,
+    /// Servers that hold it, 1 to 5.
+    pub replicas: usize,
+    /// Most bytes; then it refuses ("discard new"). -1: the disk's.
+    pub max_bytes: i64,
+    /// How many messages of a subject are kept; -1: all.
+    pub per_subject: i64,
+    /// How long a message id is remembered.
+    pub duplicate_window: Duration,
+    /// From where and to where the server tells what it has stored.
+    pub republish: Option<(String, String)>,
+    /// Facts about it, for whoever opens it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What a stream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// When it was made, as the server writes it: another time means another stream.
+    pub created: String,
+    /// First sequence held; one past `last` when it is empty.
+    pub first: u64,
+    /// Last sequence ever given.
+    pub last: u64,
+    /// Bytes held.
+    pub bytes: u64,
+    /// Facts about it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct InfoAnswer {
+    created: String,
+    config: ConfigAnswer,
+    state: StateAnswer,
+}
+
+#[derive(Deserialize)]
+struct ConfigAnswer {
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct StateAnswer {
+    bytes: u64,
+    first_seq: u64,
+    last_seq: u64,
+    messages: u64,
+}
+
+impl From<InfoAnswer> for StreamInfo {
+    fn from(answer: InfoAnswer) -> Self {
+        let state = answer.state;
+        let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
+        let (last, bytes) = (state.last_seq, state.bytes);
+        Self { created: answer.created, first, last, bytes, metadata: answer.config.metadata }
+    }
+}
+
+/// "There is no such stream."
+const NOT_FOUND: u64 = 10059;
+/// "There is a stream of this name that is configured in another way."
+const NAME_IN_USE: u64 = 10058;
+
+impl Nats {
+    /// Asks JetStream's API.
+    ///
+    /// # Errors
+    /// With the server's number and words.
+    pub(crate) async fn api<T: DeserializeOwned>(&self, what: &str, ask: &impl Serialize) -> Result<T, RequestError> {
+        let subject = format!("$JS.API.{what}");
+        let payload = serde_json::to_vec(ask).unwrap_or_default();
+        let answer = self.request(&subject, payload.into(), API_PATIENCE).await?;
+        let refused = |code, said: String| RequestError::Refused { subject: subject.clone(), code, said };
+        let answer: Value = serde_json::from_slice(&answer).map_err(|error| refused(0, error.to_string()))?;
+        if let Some(error) = answer.get("error") {
+            let error: ApiError = serde_json::from_value(error.clone()).map_err(|e| refused(0, e.to_string()))?;
+            return Err(refused(error.err_code, error.description));
+        }
+        serde_json::from_value(answer).map_err(|error| refused(0, error.to_string()))
+    }
+
+    /// Makes a stream, or finds it. One that is there keeps its configuration.
+    ///
+    /// # Errors
+    /// When it cannot be made, or this user may not.
+    pub async fn ensure_stream(&self, spec: &StreamSpec) -> Result<StreamInfo, RequestError> {
+        let mut config = json!({
+            "name": spec.name,
+            "subjects": spec.subjects,
+            "retention": "limits",
+            "storage": "file",
+            "num_replicas": spec.replicas,
+            "max_bytes": spec.max_bytes,
+            "max_msgs": -1,
+            "max_msgs_per_subject": spec.per_subject,
+            "max_consumers": -1,
+            "discard": "new",
+            "duplicate_window": u64::try_from(spec.duplicate_window.as_nanos()).unwrap_or(u64::MAX),
+            "deny_delete": true,
+            "allow_direct": true,
+            "metadata": spec.metadata,
+        });
+        if let Some((from, to)) = &spec.republish {
+            config["republish"] = json!({ "src": from, "dest": to });
+        }
+        let made = self.api::<InfoAnswer>(&format!("STREAM.CREATE.{}", spec.name), &config).await;
+        match made {
+            Err(RequestError::Refused { code: NAME_IN_USE, .. }) => match self.stream_info(&spec.name).await? {
+                Some(info) => Ok(info),
+                None => Err(RequestError::NoResponders(spec.name.clone())),
+            },
+            made => Ok(made?.into()),
+        }
+    }
+
+    /// Looks at a stream, as its leader has it; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// When nobody can say.
+    pub async fn stream_info(&self, name: &str) -> Result<Option<StreamInfo>, RequestError> {
+        match self.api::<InfoAnswer>(&format!("STREAM.INFO.{name}"), &json!({})).await {
+            Err(RequestError::Refused { code: NOT_FOUND, .. }) => Ok(None),
+            info => Ok(Some(info?.into())),
+        }
+    }
+
+    /// Drops every message before a sequence.
+    ///
+    /// # Errors
+    /// When it cannot be done, or this user may not.
+    pub async fn purge_before(&self, name: &str, seq: u64) -> Result<u64, RequestError> {
+        #[derive(Deserialize)]
+        struct Purged {
+            purged: u64,
+        }
+        let purged: Purged = self.api(&format!("STREAM.PURGE.{name}"), &json!({ "seq": seq })).await?;
+        Ok(purged.purged)
+    }
+}
+
+/// What was last seen of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The stream.
+    pub info: StreamInfo,
+    /// When its leader said so.
+    pub at: Instant,
+}
+
+/// Looks at a stream every second, for all who read it.
+#[derive(Clone, Debug)]
+pub struct StreamWatch {
+    seen: watch::Receiver<Seen>,
+}
+
+impl StreamWatch {
+    /// Begins; `info` is what it starts from. Goes on for as long as somebody holds it.
+    #[must_use]
+    pub fn start(nats: Nats, name: String, info: StreamInfo) -> Self {
+        let (sender, seen) = watch::channel(Seen { info, at: Instant::now() });
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                    () = sender.closed() => return,
+                }
+                match nats.stream_info(&name).await {
+                    Ok(Some(info)) => {
+                        sender.send_replace(Seen { info, at: Instant::now() });
+                    }
+                    // Gone, as far as anybody can say: the same as a stream of another time with nothing in it.
+                    Ok(None) => {
+                        let info = StreamInfo {
+                            created: String::new(),
+                            first: 1,
+                            last: 0,
+                            bytes: 0,
+                            metadata: BTreeMap::new(),
+                        };
+                        sender.send_replace(Seen { info, at: Instant::now() });
+                    }
+                    Err(error) => tracing::debug!(stream = name, %error, "a stream could not be looked at"),
+                }
+            }
+        });
+        Self { seen }
+    }
+
+    /// What was seen last.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    /// What was seen, unless that was looked at before.
+    pub(crate) fn news(&mut self) -> Option<Seen> {
+        // An error means that the task has ended, as at the end of the runtime.
+        self.seen.has_changed().unwrap_or(false).then(|| self.seen.borrow_and_update().clone())
+    }
+
+    /// Done at the next look that was answered.
+    pub(crate) async fn next(&mut self) -> Seen {
+        match self.seen.changed().await {
+            Ok(()) => self.seen.borrow_and_update().clone(),
+            // The task only ends with its watchers.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

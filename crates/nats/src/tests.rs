@@ -1,0 +1,190 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::stream::{StreamSpec, StreamWatch};
+use crate::testing::Servers;
+use crate::{Feed, FeedError, FeedOptions, Nats, Publish, PublishError};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn spec(name: &str, replicas: usize) -> StreamSpec {
+    StreamSpec {
+        name: name.into(),
+        subjects: vec![format!("{name}.in.*")],
+        replicas,
+        max_bytes: -1,
+        per_subject: -1,
+        duplicate_window: Duration::from_secs(600),
+        republish: Some((format!("{name}.in.*"), format!("{name}.tail.{{{{wildcard(1)}}}}"))),
+        metadata: [("fact".to_owned(), "yes".to_owned())].into(),
+    }
+}
+
+async fn made(nats: &Nats, name: &str, replicas: usize) -> StreamWatch {
+    let info = nats.ensure_stream(&spec(name, replicas)).await.unwrap();
+    assert_eq!(info.metadata.get("fact").map(String::as_str), Some("yes"));
+    StreamWatch::start(nats.clone(), name.into(), info)
+}
+
+fn feed(nats: &Nats, stream: &StreamWatch, name: &str, after: u64) -> Feed {
+    let options = FeedOptions {
+        stream: name.into(),
+        filter: format!("{name}.in.*"),
+        tail: format!("{name}.tail.*"),
+        after,
+        contiguous: true,
+    };
+    Feed::start(nats.clone(), stream.clone(), options)
+}
+
+fn message(name: &str, n: u64) -> Publish {
+    let payload = Bytes::from(n.to_string());
+    Publish { subject: format!("{name}.in.{}", n % 3), id: n.to_string(), expected: None, headers: vec![], payload }
+}
+
+async fn publish(nats: &Nats, name: &str, n: u64) -> u64 {
+    nats.publish(&message(name, n), PATIENCE).await.unwrap().seq
+}
+
+/// Reads up to a sequence, and checks that each comes once, in order, with what was published there.
+async fn read(feed: &mut Feed, after: u64, upto: u64) {
+    let mut cursor = after;
+    while cursor < upto {
+        let batch = tokio::time::timeout(PATIENCE, feed.next()).await.expect("it goes on").unwrap();
+        for message in batch {
+            cursor += 1;
+            assert_eq!(message.seq, cursor);
+            assert_eq!(message.payload, cursor.to_string(), "message {cursor}");
+        }
+    }
+    assert_eq!(cursor, upto);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_is_read_in_order_from_any_place_and_live() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("a").await;
+    let stream = made(&nats, "S", 1).await;
+    for n in 1..=1500 {
+        assert_eq!(publish(&nats, "S", n).await, n);
+    }
+    assert_eq!(publish(&nats, "S", 7).await, 7, "a message id is stored once");
+    for after in [0, 1, 700, 1499, 1500] {
+        read(&mut feed(&nats, &stream, "S", after), after, 1500).await;
+    }
+    let mut live = feed(&nats, &stream, "S", 1500);
+    for n in 1501..=1600 {
+        publish(&nats, "S", n).await;
+        read(&mut live, n - 1, n).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expected_place_is_held_to_and_a_missing_stream_is_no_unknown_outcome() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("a").await;
+    made(&nats, "S", 1).await;
+    let expecting = |n: u64, expected| Publish { expected: Some(expected), ..message("S", n) };
+    assert_eq!(nats.publish(&expecting(3, 0), PATIENCE).await.unwrap().seq, 1);
+    let conflict = Err(PublishError::Conflict { repeated: false });
+    assert_eq!(nats.publish(&expecting(6, 0), PATIENCE).await, conflict);
+    assert_eq!(nats.publish(&expecting(9, 1), PATIENCE).await.unwrap().seq, 2);
+    let nowhere = Publish { subject: "nowhere".into(), ..message("S", 12) };
+    let refused = nats.publish(&nowhere, Duration::from_secs(1)).await;
+    assert!(matches!(refused, Err(PublishError::Unavailable(_))), "{refused:?}");
+    let stored = nats.last_of("S", "S.in.0").await.unwrap().unwrap();
+    assert_eq!((stored.seq, &*stored.payload, stored.header("Nats-Msg-Id")), (2, &b"9"[..], Some("9")));
+    assert!(nats.last_of("S", "S.in.1").await.unwrap().is_none());
+    assert_eq!(nats.at("S", 1).await.unwrap().unwrap().at_ms() / 1000, stored.at_ms() / 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_stream_refuses_and_forgets_nothing() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("a").await;
+    let small = StreamSpec { max_bytes: 4000, ..spec("S", 1) };
+    let info = nats.ensure_stream(&small).await.unwrap();
+    let stream = StreamWatch::start(nats.clone(), "S".into(), info);
+    let mut stored = 0;
+    let refused = loop {
+        let payload = Bytes::from(vec![b'x'; 500]);
+        match nats.publish(&Publish { payload, ..message("S", stored + 1) }, PATIENCE).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 100);
+    };
+    assert!(matches!(refused, PublishError::Full(_)), "{refused:?}");
+    let first = feed(&nats, &stream, "S", 0).next().await.unwrap();
+    assert_eq!((first[0].seq, first.len() as u64), (1, stored));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_trimmed_away_ends_a_feed_with_its_place() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("a").await;
+    let stream = made(&nats, "S", 1).await;
+    for n in 1..=20 {
+        publish(&nats, "S", n).await;
+    }
+    assert_eq!(nats.purge_before("S", 11).await.unwrap(), 10);
+    read(&mut feed(&nats, &stream, "S", 10), 10, 20).await;
+    let mut late = feed(&nats, &stream, "S", 5);
+    for _ in 0..2 {
+        let error = tokio::time::timeout(PATIENCE, late.next()).await.unwrap().unwrap_err();
+        assert_eq!(error, FeedError::Trimmed { stream: "S".into(), wanted: 6, first: 11 });
+    }
+    // Also when nothing is left to be read.
+    assert_eq!(nats.purge_before("S", 21).await.unwrap(), 10);
+    let mut empty = feed(&nats, &stream, "S", 15);
+    let error = tokio::time::timeout(PATIENCE, empty.next()).await.unwrap().unwrap_err();
+    assert_eq!(error, FeedError::Trimmed { stream: "S".into(), wanted: 16, first: 21 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_lost_what_was_read_ends_its_feeds() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("a").await;
+    let stream = made(&nats, "S", 1).await;
+    for n in 1..=10 {
+        publish(&nats, "S", n).await;
+    }
+    let mut reading = feed(&nats, &stream, "S", 0);
+    read(&mut reading, 0, 10).await;
+    // The disk comes back from a backup in which the stream is empty.
+    servers.kill(0);
+    let store = servers.store(0);
+    std::fs::remove_dir_all(&store).unwrap();
+    servers.restart(0);
+    let error = tokio::time::timeout(PATIENCE, reading.next()).await.unwrap().unwrap_err();
+    assert!(matches!(&error, FeedError::Rewritten { stream, .. } if stream == "S"), "{error}");
+}
+
+/// The leader of the stream is killed again and again while messages are published and read.
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_die_and_nothing_is_missed_or_doubled() {
+    let Some(mut servers) = Servers::start(3).await else { return };
+    let (writer, reader) = (servers.connect("writer").await, servers.connect("reader").await);
+    made(&writer, "S", 3).await;
+    let info = reader.stream_info("S").await.unwrap().unwrap();
+    let stream = StreamWatch::start(reader.clone(), "S".into(), info);
+    let mut reading = feed(&reader, &stream, "S", 0);
+    let (mut seq, mut slowest) = (0, Duration::ZERO);
+    for round in 0..2 {
+        for _ in 0..30 {
+            seq += 1;
+            assert_eq!(publish(&writer, "S", seq).await, seq);
+        }
+        read(&mut reading, seq - 30, seq).await;
+        let leader = servers.leader(&writer, "S").await;
+        servers.kill(leader);
+        let began = std::time::Instant::now();
+        seq += 1;
+        assert_eq!(publish(&writer, "S", seq).await, seq, "round {round}");
+        read(&mut reading, seq - 1, seq).await;
+        slowest = slowest.max(began.elapsed());
+        servers.restart(leader);
+    }
+    eprintln!("slowest publish and read over the death of a leader: {slowest:?}");
+}
