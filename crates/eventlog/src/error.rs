@@ -146,6 +146,17 @@ pub enum OpenError {
     /// The file system said no.
     #[error(transparent)]
     Io(#[from] IoError),
+    /// The streams of a log disagree, or are none of a log.
+    #[error("stream {stream} {what}")]
+    BadStream {
+        /// Which.
+        stream: String,
+        /// What is wrong with it; continues a sentence.
+        what: String,
+    },
+    /// NATS cannot be asked, or says no.
+    #[error("the log's streams cannot be used")]
+    Nats(#[from] cameo_nats::RequestError),
 }
 
 /// Why a reader cannot go on.
@@ -184,6 +195,9 @@ pub enum ReadError {
         /// P.
         count: PartitionCount,
     },
+    /// The log is not what it was: acknowledged frames were lost or replaced.
+    #[error("the log lost frames that were acknowledged: {0}")]
+    Rewritten(String),
     /// The file system said no.
     #[error(transparent)]
     Io(#[from] IoError),
@@ -195,4 +209,7 @@ pub enum TrimError {
     /// The file system said no.
     #[error(transparent)]
     Io(#[from] IoError),
+    /// NATS cannot be asked, or says no.
+    #[error("the log's streams cannot be trimmed")]
+    Nats(#[from] cameo_nats::RequestError),
 }

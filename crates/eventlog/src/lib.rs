@@ -1,7 +1,8 @@
 //! The log: P partitions, each an ordered, durable sequence of frames. The only writer of truth in Cameo.
 //!
 //! What it is: the [`EventLog`] trait and its promises, the frame codec ([`frame`]), the [`Appender`] that packs
-//! events into frames and commits them in groups, the backends ([`embedded`] for one process, [`memory`] for tests),
+//! events into frames and commits them in groups, the backends ([`embedded`] for one process, [`jetstream`] for a cluster,
+//! [`memory`] for tests),
 //! and the conformance suite that every backend passes.
 //!
 //! What it is not: it does not know what an event means. Events are bytes.
@@ -19,6 +20,7 @@ pub mod conformance;
 pub mod embedded;
 pub mod error;
 pub mod frame;
+pub mod jetstream;
 pub mod memory;
 
 use std::fmt;
@@ -31,6 +33,7 @@ pub use appender::{Appender, AppenderOptions, SubmitError, Ticket};
 pub use clock::Clock;
 pub use embedded::{Durability, EmbeddedLog, EmbeddedOptions};
 pub use error::{AppendError, Damage, IoError, OpenError, ReadError, TrimError};
+pub use jetstream::{JetStreamLog, JetStreamOptions};
 pub use memory::MemoryLog;
 
 /// The most bytes of frames that one batch of a reader holds, unless a single frame is larger. Ours: large enough to
@@ -83,11 +86,28 @@ pub trait EventLog: Send + Sync + 'static {
     /// What the log would stamp now. Never falls.
     fn now(&self) -> LogTime;
 
-    /// The last position of a partition; [`Position::START`] when nothing was ever appended.
+    /// The last position of a partition; [`Position::START`] when nothing was ever appended. Where partitions share
+    /// their positions, it may be one of another partition: nothing of this one is behind it.
     fn last(&self, partition: Partition) -> Position;
 
     /// The first position still held; the one after [`Self::last`] when none is.
     fn first(&self, partition: Partition) -> Position;
+
+    /// How many lanes appends have: groups of partitions that do not wait for one another.
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    /// The lane of a partition, below [`Self::lanes`].
+    fn lane(&self, partition: Partition) -> usize {
+        let _ = partition;
+        0
+    }
+
+    /// Frames between these positions and the end; where positions have gaps, at most so many.
+    fn behind(&self, read: &[(Partition, Position)]) -> u64 {
+        read.iter().map(|(partition, position)| self.last(*partition).0.saturating_sub(position.0)).sum()
+    }
 
     /// Appends a group; one result per frame, in order. May block its thread: call it from a thread of one's own.
     ///
@@ -114,9 +134,17 @@ pub trait EventLog: Send + Sync + 'static {
 
 /// Reads frames of some partitions, in order within each.
 pub trait LogReader: Send + 'static {
-    /// The next frames: at least one, at most [`BATCH_BYTES`] (or one frame); waits when there are none.
+    /// The next frames, at most [`BATCH_BYTES`] (or one frame); waits when there are none. An empty batch only says that
+    /// [`Self::passed`] has something new.
     /// Cancel-safe: a dropped call loses nothing. May block its thread on a read from disk.
     ///
     /// After an error every further call fails too.
     fn next_batch(&mut self) -> impl Future<Output = Result<Vec<StoredFrame>, ReadError>> + Send;
+
+    /// Up to where partitions have been read although no frame of theirs stands there: where partitions share their
+    /// positions, an idle one moves on with the others. Only what is new since the last call, and only up to what
+    /// [`Self::next_batch`] has returned.
+    fn passed(&mut self) -> Vec<(Partition, Position)> {
+        Vec::new()
+    }
 }

@@ -88,9 +88,9 @@ fn events_arrive_once_in_order_with_their_tickets() {
         assert_eq!(of_it, (0..500).collect::<Vec<_>>());
     }
     assert_eq!(tickets.len(), 4 * 167);
-    assert_eq!(appender.inner.waiting_events.load(Ordering::SeqCst), 0);
+    assert_eq!(appender.lines[0].inner.waiting_events.load(Ordering::SeqCst), 0);
     appender.close();
-    assert_eq!(appender.inner.pending_bytes.load(Ordering::SeqCst), 0);
+    assert_eq!(appender.lines[0].inner.pending_bytes.load(Ordering::SeqCst), 0);
     assert!(rx.try_recv().is_err(), "no ticket failed");
     assert_eq!(submit(&appender, P0, 1, &tx), Err(SubmitError::Closed));
 }
@@ -112,7 +112,7 @@ fn a_failed_frame_fails_its_tickets_and_leaves_no_hole() {
         let (tx, rx) = notes();
         submit(&appender, P0, 1, &tx).unwrap();
         apply(&log, &appender, 1);
-        let id = appender.id();
+        let id = appender.id(P0);
         log.fail_next(failure);
         submit(&appender, P0, 2, &tx).unwrap();
         let (n, error) = rx.recv().unwrap();
@@ -128,7 +128,7 @@ fn a_failed_frame_fails_its_tickets_and_leaves_no_hole() {
         let expected: &[u64] = if failure == Failure::UnknownButWritten { &[1, 2, 3] } else { &[1, 3] };
         let (numbers, _) = apply(&log, &appender, expected.len());
         assert_eq!(numbers, expected);
-        assert_eq!(appender.id() != id, unknown, "a new id after an unknown outcome only");
+        assert_eq!(appender.id(P0) != id, unknown, "a new id after an unknown outcome only");
     }
 }
 
@@ -138,16 +138,16 @@ fn a_long_silence_renews_the_id() {
     let log = MemoryLog::with_clock(PartitionCount::new(2).unwrap(), clock.clone());
     let appender = Appender::<Note>::start(Arc::new(log.clone()), AppenderOptions::default()).unwrap();
     let (tx, _rx) = notes();
-    let id = appender.id();
+    let id = appender.id(P0);
     submit(&appender, P0, 1, &tx).unwrap();
     apply(&log, &appender, 1);
     clock.set(1_000_000 + RENEW_AFTER_MS + 1);
     submit(&appender, Partition(1), 2, &tx).unwrap();
     apply(&log, &appender, 2);
-    assert_eq!(appender.id(), id, "the other partition was not silent");
+    assert_eq!(appender.id(P0), id, "the other partition was not silent");
     submit(&appender, P0, 3, &tx).unwrap();
     apply(&log, &appender, 3);
-    assert_ne!(appender.id(), id);
+    assert_ne!(appender.id(P0), id);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn bounds_have_their_errors() {
     let fitting = |out: &mut Vec<u8>| out.resize(out.len() + EVENT_BYTES_MAX - 4, 0);
     appender.submit(P0, fitting, None).map_err(|(error, _)| error).unwrap();
     appender.close();
-    appender.inner.pending_bytes.store(1, Ordering::SeqCst);
+    appender.lines[0].inner.pending_bytes.store(1, Ordering::SeqCst);
     assert_eq!(submit(&appender, P0, 1, &tx), Err(SubmitError::Full));
     assert!(rx.try_recv().is_err());
 }

@@ -1,0 +1,372 @@
+//! The log of a cluster: partitions as subjects of a few JetStream streams, a frame a message.
+//!
+//! ```text
+//! stream CAMEO_LOG_{s}   subjects cameo.log.{s}.{p}   told again at cameo.tail.{s}.{p}     s = p mod streams
+//! ```
+//! A position is the message's sequence in its stream, so partitions of one stream share their positions, with gaps in
+//! each. Every partition of a stream has one frame under way at most: a later one is not even sent before the earlier one
+//! is known to stand, so that what fails leaves no hole. Streams do not wait for one another ([`EventLog::lanes`]).
+//!
+//! What the log is made of stands in the metadata of its streams; `P` and the number of streams are fixed with them.
+
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cameo_nats::stream::{StreamInfo, StreamSpec, StreamWatch};
+use cameo_nats::{Nats, Publish, PublishError};
+use futures_util::{StreamExt as _, stream};
+use tokio::runtime::Handle;
+
+use crate::clock::{Clock, Rising};
+use crate::error::{AppendError, OpenError, TrimError, unfit};
+use crate::frame;
+use crate::{EventLog, LogId, LogTime, Partition, PartitionCount, Position, Trimmed};
+
+pub use reader::JetStreamReader;
+
+/// How long an append is tried: longer than the election of a stream's leader, which was seen to take 4 to 5 s.
+const APPEND_PATIENCE: Duration = Duration::from_secs(10);
+/// Frames of one lane under way at once.
+const IN_FLIGHT: usize = 64;
+/// How long NATS remembers a frame's id: far longer than it is ever sent again.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
+
+/// Streams of a new log. Ours: enough that one stalled leader leaves most of the log alone, few enough to cost nothing.
+const STREAMS: u16 = 4;
+/// P of a new log.
+const PARTITIONS: u32 = 16;
+
+const META_ID: &str = "cameo-log";
+const META_PARTITIONS: &str = "cameo-partitions";
+const META_STREAMS: &str = "cameo-streams";
+
+/// What a new log shall be like.
+#[derive(Clone, Debug)]
+pub struct JetStreamOptions {
+    /// First part of every subject; in capitals, of every stream.
+    pub name: String,
+    /// P; `None`: what the log has, or 16.
+    pub partitions: Option<PartitionCount>,
+    /// Servers that hold each frame, 1 to 5.
+    pub replicas: usize,
+    /// Most bytes of all streams together; -1: the disk's. A full log refuses, it forgets nothing.
+    pub max_bytes: i64,
+}
+
+impl JetStreamOptions {
+    /// Three replicas, the disk's size.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), partitions: None, replicas: 3, max_bytes: -1 }
+    }
+}
+
+/// One stream of the log.
+struct Stream {
+    name: String,
+    watch: StreamWatch,
+    /// The highest sequence that an append was told or a reader has seen.
+    last: AtomicU64,
+    /// The first one held after our own trims.
+    first: AtomicU64,
+}
+
+struct Inner {
+    nats: Nats,
+    /// First part of every subject.
+    name: String,
+    id: LogId,
+    partitions: PartitionCount,
+    streams: Box<[Stream]>,
+    clock: Rising,
+    /// Where readers run: whoever asks for one may be on a thread without a runtime.
+    runtime: Handle,
+}
+
+/// The log of a cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct JetStreamLog(Arc<Inner>);
+
+/// What the metadata of a stream say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Meta {
+    id: LogId,
+    partitions: PartitionCount,
+    streams: u16,
+}
+
+impl Meta {
+    fn new(partitions: PartitionCount) -> Result<Self, OpenError> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|_| bad("", "cannot be named: the system has no randomness"))?;
+        let streams = STREAMS.min(partitions.get());
+        Ok(Self { id: LogId(u128::from_le_bytes(id)), partitions, streams })
+    }
+
+    fn read(stream: &str, info: &StreamInfo) -> Result<Self, OpenError> {
+        let text = |name| info.metadata.get(name).map(String::as_str);
+        let read = || {
+            Some(Self {
+                id: LogId(u128::from_str_radix(text(META_ID)?, 16).ok()?),
+                partitions: PartitionCount::new(text(META_PARTITIONS)?.parse().ok()?).ok()?,
+                streams: text(META_STREAMS)?.parse().ok().filter(|streams| *streams > 0)?,
+            })
+        };
+        read().ok_or_else(|| bad(stream, "has no description of a log in its metadata"))
+    }
+
+    fn write(self) -> BTreeMap<String, String> {
+        let pairs = [
+            (META_ID, self.id.to_string()),
+            (META_PARTITIONS, self.partitions.get().to_string()),
+            (META_STREAMS, self.streams.to_string()),
+        ];
+        pairs.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+}
+
+fn bad(stream: &str, what: impl Into<String>) -> OpenError {
+    OpenError::BadStream { stream: stream.to_owned(), what: what.into() }
+}
+
+fn stream_name(name: &str, stream: u16) -> String {
+    format!("{}_LOG_{stream}", name.to_uppercase())
+}
+
+impl JetStreamLog {
+    /// Makes the streams that are not there yet. Whoever may do that does it; nodes only open the log.
+    ///
+    /// # Errors
+    /// When they cannot be made, or are there with another number of partitions.
+    pub async fn create(nats: &Nats, options: &JetStreamOptions) -> Result<(), OpenError> {
+        let partitions = options.partitions.map_or_else(|| PartitionCount::new(PARTITIONS), Ok);
+        let wanted = Meta::new(partitions.map_err(|error| bad(&options.name, error.to_string()))?)?;
+        // The first stream decides: whoever makes it names the log.
+        let mut meta = wanted;
+        let mut stream = 0;
+        while stream < meta.streams {
+            let name = stream_name(&options.name, stream);
+            let subjects = format!("{}.log.{stream}.*", options.name);
+            let spec = StreamSpec {
+                republish: Some((subjects.clone(), format!("{}.tail.{stream}.{{{{wildcard(1)}}}}", options.name))),
+                subjects: vec![subjects],
+                replicas: options.replicas,
+                max_bytes: if options.max_bytes < 0 { -1 } else { options.max_bytes / i64::from(meta.streams) },
+                per_subject: -1,
+                duplicate_window: DUPLICATE_WINDOW,
+                metadata: meta.write(),
+                name,
+            };
+            let found = Meta::read(&spec.name, &nats.ensure_stream(&spec).await?)?;
+            if stream == 0 {
+                meta = found;
+            } else if found != meta {
+                return Err(bad(&spec.name, "belongs to another log than the first stream"));
+            }
+            stream += 1;
+        }
+        match options.partitions {
+            Some(asked) if asked != meta.partitions => Err(bad(
+                &stream_name(&options.name, 0),
+                format!(
+                    "was made with {} partitions, not {}; that cannot be changed",
+                    meta.partitions.get(),
+                    asked.get()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens a log whose streams are all there; `None` when one is not there yet.
+    ///
+    /// # Errors
+    /// When NATS cannot be asked, or the streams are no log's.
+    pub async fn open(nats: &Nats, name: &str) -> Result<Option<Self>, OpenError> {
+        let (mut streams, mut meta) = (Vec::new(), None::<Meta>);
+        while meta.is_none_or(|meta| streams.len() < usize::from(meta.streams)) {
+            let stream = stream_name(name, u16::try_from(streams.len()).unwrap_or(u16::MAX));
+            let Some(info) = nats.stream_info(&stream).await? else { return Ok(None) };
+            let found = Meta::read(&stream, &info)?;
+            if *meta.get_or_insert(found) != found {
+                return Err(bad(&stream, "belongs to another log than the first stream"));
+            }
+            streams.push(Stream {
+                last: AtomicU64::new(info.last),
+                first: AtomicU64::new(info.first),
+                watch: StreamWatch::start(nats.clone(), stream.clone(), info),
+                name: stream,
+            });
+        }
+        let Some(meta) = meta else { return Ok(None) };
+        Ok(Some(Self(Arc::new(Inner {
+            nats: nats.clone(),
+            name: name.to_owned(),
+            id: meta.id,
+            partitions: meta.partitions,
+            streams: streams.into(),
+            clock: Rising::new(Clock::system(), LogTime(0)),
+            runtime: Handle::current(),
+        }))))
+    }
+
+    /// How old the newest look at the log is, over all its streams: what this process knows of it may be so old.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.0.streams.iter().map(|stream| stream.watch.seen().at.elapsed()).max().unwrap_or_default()
+    }
+}
+
+impl Inner {
+    fn stream_of(&self, partition: Partition) -> usize {
+        partition.index() % self.streams.len()
+    }
+
+    /// One frame after the other; the first that fails ends it.
+    async fn append_in_order(&self, partition: Partition, frames: Vec<Bytes>) -> Vec<Result<Position, AppendError>> {
+        let stream = self.stream_of(partition);
+        let subject = format!("{}.log.{stream}.{partition}", self.name);
+        let mut results = Vec::with_capacity(frames.len());
+        for bytes in frames {
+            if results.last().is_some_and(Result::is_err) {
+                results.push(Err(AppendError::Unavailable("the frame before it was not stored".into())));
+                continue;
+            }
+            let Ok((header, ..)) = frame::check(&bytes) else { continue };
+            // The same for every attempt, and for no other frame.
+            let id = format!("{}.{partition}.{}", header.appender, header.counter);
+            let publish = Publish { subject: subject.clone(), id, expected: None, headers: vec![], payload: bytes };
+            results.push(match self.nats.publish(&publish, APPEND_PATIENCE).await {
+                Ok(ack) => {
+                    self.streams[stream].last.fetch_max(ack.seq, Ordering::AcqRel);
+                    Ok(Position(ack.seq))
+                }
+                Err(PublishError::Full(_)) => Err(AppendError::StorageFull),
+                Err(PublishError::Unavailable(why)) => Err(AppendError::Unavailable(why.into())),
+                Err(error @ (PublishError::Unknown(_) | PublishError::Conflict { .. })) => {
+                    Err(AppendError::Unknown(error.to_string().into()))
+                }
+            });
+        }
+        results
+    }
+
+    /// The last message before a sequence that is older than a time: what lies at or before it is too.
+    async fn older(&self, stream: &Stream, upto: u64, than: LogTime) -> Result<u64, TrimError> {
+        let first = stream.watch.seen().info.first.max(stream.first.load(Ordering::Acquire));
+        // Everything before `low` is older, nothing from `high` on is known to be.
+        let (mut low, mut high) = (first, upto + 1);
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.nats.at(&stream.name, middle).await? {
+                Some(message) if message.at_ms() >= than.ms() => high = middle,
+                _ => low = middle + 1,
+            }
+        }
+        Ok(low - 1)
+    }
+}
+
+impl EventLog for JetStreamLog {
+    type Reader = JetStreamReader;
+
+    fn id(&self) -> LogId {
+        self.0.id
+    }
+
+    fn partitions(&self) -> PartitionCount {
+        self.0.partitions
+    }
+
+    fn now(&self) -> LogTime {
+        self.0.clock.now()
+    }
+
+    fn last(&self, partition: Partition) -> Position {
+        let stream = &self.0.streams[self.0.stream_of(partition)];
+        Position(stream.last.load(Ordering::Acquire).max(stream.watch.seen().info.last))
+    }
+
+    fn first(&self, partition: Partition) -> Position {
+        let stream = &self.0.streams[self.0.stream_of(partition)];
+        Position(stream.first.load(Ordering::Acquire).max(stream.watch.seen().info.first))
+    }
+
+    fn lanes(&self) -> usize {
+        self.0.streams.len()
+    }
+
+    fn lane(&self, partition: Partition) -> usize {
+        self.0.stream_of(partition)
+    }
+
+    fn behind(&self, read: &[(Partition, Position)]) -> u64 {
+        // Positions of a stream are shared: the partition that is furthest behind tells for all of it.
+        let mut behind = vec![0; self.lanes()];
+        for (partition, position) in read {
+            let lane = &mut behind[self.lane(*partition)];
+            *lane = u64::max(*lane, self.last(*partition).0.saturating_sub(position.0));
+        }
+        behind.into_iter().sum()
+    }
+
+    async fn append(&self, frames: Vec<(Partition, Bytes)>) -> Vec<Result<Position, AppendError>> {
+        if let Some(what) = unfit(&frames, self.0.partitions) {
+            return vec![Err(AppendError::Unavailable(what.into())); frames.len()];
+        }
+        let count = frames.len();
+        let mut by_partition: BTreeMap<Partition, (Vec<usize>, Vec<Bytes>)> = BTreeMap::new();
+        for (n, (partition, bytes)) in frames.into_iter().enumerate() {
+            let of_it = by_partition.entry(partition).or_default();
+            of_it.0.push(n);
+            of_it.1.push(bytes);
+        }
+        let appends = by_partition.into_iter().map(|(partition, (places, frames))| {
+            let inner = Arc::clone(&self.0);
+            async move { (places, inner.append_in_order(partition, frames).await) }
+        });
+        let mut appends = stream::iter(appends).buffer_unordered(IN_FLIGHT);
+        let mut results = vec![Err(AppendError::Unavailable("the frame was not sent".into())); count];
+        while let Some((places, placed)) = appends.next().await {
+            for (place, result) in places.into_iter().zip(placed) {
+                results[place] = result;
+            }
+        }
+        results
+    }
+
+    fn reader(&self, from: Vec<(Partition, Position)>) -> JetStreamReader {
+        JetStreamReader::start(&self.0, from)
+    }
+
+    async fn trim(&self, upto: &[(Partition, Position)], older_than: LogTime) -> Result<Trimmed, TrimError> {
+        let mut trimmed = Trimmed::default();
+        for (n, stream) in self.0.streams.iter().enumerate() {
+            let of_it = |partition: &Partition| self.0.stream_of(*partition) == n;
+            let named = |partition: Partition| upto.iter().find(|(named, _)| *named == partition);
+            // What one of its partitions still needs, all of it needs.
+            let ends: Option<Vec<_>> =
+                self.0.partitions.iter().filter(of_it).map(|p| named(p).map(|(_, end)| end.0)).collect();
+            let Some(end) = ends.and_then(|ends| ends.into_iter().min()) else { continue };
+            let before = stream.watch.seen().info;
+            let end = self.0.older(stream, end.min(before.last.max(stream.last.load(Ordering::Acquire))), older_than);
+            let end = end.await?;
+            if end < before.first.max(stream.first.load(Ordering::Acquire)) {
+                continue;
+            }
+            self.0.nats.purge_before(&stream.name, end + 1).await?;
+            stream.first.fetch_max(end + 1, Ordering::AcqRel);
+            let after = self.0.nats.stream_info(&stream.name).await?;
+            let bytes = before.bytes.saturating_sub(after.map_or(0, |info| info.bytes));
+            trimmed = Trimmed { segments: trimmed.segments + 1, bytes: trimmed.bytes + bytes };
+        }
+        Ok(trimmed)
+    }
+}
