@@ -13,6 +13,7 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod jetstream;
 mod local;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use std::fmt;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+pub use jetstream::NatsBucket;
 pub use local::{LocalBucket, OpenError};
 
 /// Bytes of one value. Ours: a client's record with its most tokens and origins stays below it.

@@ -70,7 +70,7 @@ mod tests {
             auth: Verifier::fixed(vec![client]),
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
-            retention: Duration::from_secs(3600),
+            retention: Some(Duration::from_secs(3600)),
             metrics: None,
         };
         Edge::open(config, Arc::new(log)).await.unwrap()

@@ -62,7 +62,7 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
         auth: node.verifier(),
         checkpoint_dir: config.data_dir.join("checkpoint"),
         checkpoint_every: config.checkpoint_every,
-        retention: config.retention,
+        retention: Some(config.retention),
         metrics: Some(metrics.clone()),
     };
     let edge = Arc::new(Edge::open(edge, log).await.context("cannot recover the profiles")?);

@@ -15,8 +15,8 @@ pub struct EdgeConfig {
     pub checkpoint_dir: PathBuf,
     /// Pause between checkpoints.
     pub checkpoint_every: Duration,
-    /// How long the log keeps what every checkpoint has.
-    pub retention: Duration,
+    /// How long the log keeps what every checkpoint has; `None` when trimming is not this node's business.
+    pub retention: Option<Duration>,
     /// Renders `/metrics`; without one the route says that there is no recorder.
     pub metrics: Option<PrometheusHandle>,
 }

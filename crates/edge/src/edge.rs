@@ -27,12 +27,18 @@ pub struct Edge<L: EventLog> {
 }
 
 impl<L: EventLog> Edge<L> {
-    /// Recovers the replica (blocking this thread) and brings the clients' settings into the log.
+    /// Recovers the replica and brings the clients' settings into the log.
     ///
     /// # Errors
     /// When the checkpoint or the log cannot be used; the error names file, partition and position.
     pub async fn open(config: EdgeConfig, log: Arc<L>) -> Result<Self, OpenError> {
-        let replica = Arc::new(Replica::open(&config, log)?);
+        // Blocks until it has caught up, which needs the runtime where the log comes over the network.
+        let open = {
+            let config = config.clone();
+            tokio::task::spawn_blocking(move || Replica::open(&config, log))
+        };
+        let replica = open.await.map_err(|error| OpenError::Thread(std::io::Error::other(error)))?;
+        let replica = Arc::new(replica?);
         settle_lifetimes(&config, &replica).await?;
         Ok(Self { app: Arc::new(App { replica, config, meters: ApiMeters::new(), ids: Generator::default() }) })
     }

@@ -243,7 +243,7 @@ impl<L: EventLog> Replica<L> {
         });
         let replica = Self { inner, threads: Mutex::new(Vec::new()) };
         replica.start_appliers()?;
-        replica.catch_up()?;
+        replica.catch_up(None)?;
         let upkeep = upkeep::Upkeep::new(Arc::clone(&replica.inner), checkpoint, config);
         replica.spawn("replica-upkeep".into(), move || upkeep.run())?;
         Ok(replica)
@@ -251,10 +251,12 @@ impl<L: EventLog> Replica<L> {
 
     fn start_appliers(&self) -> Result<(), OpenError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = cores.min(self.inner.slots.len());
+        let log = &self.inner.log;
+        // Partitions that share a lane are read together.
+        let together = |partition: Partition| if log.lanes() > 1 { log.lane(partition) } else { partition.index() };
+        let count = cores.min(if log.lanes() > 1 { log.lanes() } else { self.inner.slots.len() });
         for n in 0..count {
-            let partitions: Vec<_> =
-                self.partitions().iter().filter(|partition| partition.index() % count == n).collect();
+            let partitions: Vec<_> = self.partitions().iter().filter(|p| together(*p) % count == n).collect();
             let inner = Arc::clone(&self.inner);
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
@@ -269,10 +271,10 @@ impl<L: EventLog> Replica<L> {
         Ok(())
     }
 
-    /// Waits until everything that is in the log now has been applied.
-    fn catch_up(&self) -> Result<(), OpenError> {
+    /// Waits until everything that is in the log now has been applied, or the time is over.
+    fn catch_up(&self, patience: Option<Duration>) -> Result<(), OpenError> {
         let targets: Vec<_> = self.partitions().iter().map(|p| (p, self.inner.log.last(p))).collect();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(OpenError::Thread)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
         let caught_up = async {
             for (partition, target) in targets {
                 self.applied_to(partition, target).await.map_err(|halt| OpenError::Halted { partition, halt })?;
@@ -281,7 +283,14 @@ impl<L: EventLog> Replica<L> {
         };
         // On a thread of its own, as the caller may be inside a runtime.
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(move || runtime.block_on(caught_up));
+            let waiting = scope.spawn(move || {
+                runtime.block_on(async {
+                    match patience {
+                        None => caught_up.await,
+                        Some(patience) => tokio::time::timeout(patience, caught_up).await.unwrap_or(Ok(())),
+                    }
+                })
+            });
             waiting.join().unwrap_or_else(|_| Err(OpenError::Thread(std::io::Error::other("the thread panicked"))))
         })
     }
@@ -360,17 +369,14 @@ impl<L: EventLog> Replica<L> {
     /// How it is doing.
     #[must_use]
     pub fn health(&self) -> Health {
-        let mut health = Health {
-            lag_frames: 0,
-            halted: Vec::new(),
+        let applied: Vec<_> = self.partitions().iter().zip(&self.inner.slots).collect();
+        let positions: Vec<_> = applied.iter().map(|(p, slot)| (*p, slot.state.read().position)).collect();
+        let halted = |(partition, slot): (Partition, &Slot)| slot.halted.get().map(|halt| (partition, halt.clone()));
+        Health {
+            lag_frames: self.inner.log.behind(&positions),
+            halted: applied.into_iter().filter_map(halted).collect(),
             checkpoint_failing: self.inner.checkpoint_failing.load(Ordering::Relaxed),
-        };
-        for (partition, slot) in self.partitions().iter().zip(&self.inner.slots) {
-            let applied = slot.state.read().position;
-            health.lag_frames += self.inner.log.last(partition).0.saturating_sub(applied.0);
-            health.halted.extend(slot.halted.get().map(|halt| (partition, halt.clone())));
         }
-        health
     }
 
     /// For the node's heartbeat.
@@ -384,17 +390,15 @@ impl<L: EventLog> Replica<L> {
     /// Brings the gauges up to now, for somebody who reads the metrics.
     pub(crate) fn refresh_gauges(&self) {
         let meters = &self.inner.meters;
-        let (mut profiles, mut bytes, mut lag) = (0, 0, 0);
-        for (partition, slot) in self.partitions().iter().zip(&self.inner.slots) {
-            let state = slot.state.read();
-            let stats = state.fold.stats();
+        let (mut profiles, mut bytes) = (0, 0);
+        for slot in &self.inner.slots {
+            let stats = slot.state.read().fold.stats();
             profiles += stats.profiles;
             bytes += stats.bytes;
-            lag += self.inner.log.last(partition).0.saturating_sub(state.position.0);
         }
         meters.profiles.set(profiles as f64);
         meters.profile_bytes.set(bytes as f64);
-        meters.lag_frames.set(lag as f64);
+        meters.lag_frames.set(self.health().lag_frames as f64);
         meters.checkpoint_age.set(self.inner.checkpointed.lock().elapsed().as_secs_f64());
     }
 
@@ -414,7 +418,7 @@ impl<L: EventLog> Replica<L> {
             return;
         }
         self.inner.appender.close();
-        if let Err(error) = self.catch_up() {
+        if let Err(error) = self.catch_up(Some(CLOSE_PATIENCE)) {
             tracing::error!(error = %apply::describe(&error), "could not apply everything before closing");
         }
         self.inner.closing.send_replace(true);
@@ -474,6 +478,8 @@ impl<L: EventLog> PendingCall<L> {
     }
 }
 
+/// How long closing waits for the log to deliver what was appended: a log that cannot be read now is read at the next start.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the sweeper looks for ended profiles. Ours: a look reads every profile of a partition once.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// Ended profiles freed at one go, under the partition's lock. Ours: some milliseconds.

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use crate::connection::{Nats, RequestError};
 use crate::publish::ApiError;
 
-/// How long an answer of JetStream's API may take: longer than an election of its own leader.
-const API_PATIENCE: Duration = Duration::from_secs(6);
+/// How long an answer of JetStream's API may take: while a leader is elected none comes, and asking again helps.
+const API_PATIENCE: Duration = Duration::from_secs(3);
 /// How often a stream is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 

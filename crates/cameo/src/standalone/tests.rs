@@ -21,7 +21,7 @@ async fn process(dir: &tempfile::TempDir) -> (Router, Vec<RouteAccess>) {
         auth: auth.clone(),
         checkpoint_dir: dir.path().join("checkpoint"),
         checkpoint_every: Duration::from_secs(3600),
-        retention: Duration::from_secs(3600),
+        retention: Some(Duration::from_secs(3600)),
         metrics: None,
     };
     let edge = Edge::open(edge, log).await.unwrap();

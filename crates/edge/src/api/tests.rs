@@ -66,7 +66,7 @@ impl Rig {
             auth: Verifier::fixed(vec![client("demo"), ClientRecord { lifetime_days: 2, ..client("brief") }]),
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
-            retention: Duration::from_secs(3600),
+            retention: Some(Duration::from_secs(3600)),
             metrics: None,
         };
         let edge = Edge::open(config, Arc::new(log.clone())).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cameo_eventlog::frame::{Admit, Frame};
 use cameo_eventlog::{AppendError, EventLog, LogReader, StoredFrame};
-use cameo_profile::{Address, Event, LogTime, Outcome, Partition, PartitionState};
+use cameo_profile::{Address, Event, LogTime, Outcome, Partition, PartitionState, Position};
 use tokio::runtime::Runtime;
 
 use super::call::{Answer, EventTicket};
@@ -35,6 +35,9 @@ async fn follow<L: EventLog>(inner: &Inner<L>, partitions: &[Partition]) {
             Ok(frames) => {
                 for frame in &frames {
                     apply(inner, frame);
+                }
+                for (partition, position) in reader.passed() {
+                    pass(inner, partition, position);
                 }
                 // One wake-up a batch for whoever waits for a position.
                 inner.applied.notify_waiters();
@@ -101,6 +104,15 @@ fn apply<L: EventLog>(inner: &Inner<L>, stored: &StoredFrame) {
     inner.meters.apply_seconds.record(began.elapsed().as_secs_f64());
 }
 
+/// A partition has been read up to here, though its last frame stands before.
+fn pass<L: EventLog>(inner: &Inner<L>, partition: Partition, position: Position) {
+    let slot = &inner.slots[partition.index()];
+    let mut state = slot.state.write();
+    if slot.halted.get().is_none() && position > state.position {
+        state.position = position;
+    }
+}
+
 /// Stops the partition when the fold panics, still under its lock: a state of no position must never reach a checkpoint.
 struct HaltOnPanic<'a, L: EventLog> {
     inner: &'a Inner<L>,
@@ -131,13 +143,15 @@ fn fold<L: EventLog>(
         return Ok(());
     }
     let mut tickets = inner.appender.take_tickets(frame.header()).unwrap_or_default().into_iter();
-    match state.lineage.admit(frame.header(), frame.digest(), stored.at) {
+    // A reader knows the times of what it has read; a checkpoint may know a later one.
+    let at = stored.at.max(state.at);
+    match state.lineage.admit(frame.header(), frame.digest(), at) {
         Admit::New => {
             for bytes in frame.events() {
                 let event = Event::decode(bytes).map_err(|error| describe(&error))?;
-                let outcome = state.fold.apply(stored.at, &event);
+                let outcome = state.fold.apply(at, &event);
                 if let Some(ticket) = tickets.next().flatten() {
-                    let answer = answer(&state.fold, stored.at, &event, outcome, &ticket);
+                    let answer = answer(&state.fold, at, &event, outcome, &ticket);
                     answers.push((ticket, answer));
                 }
             }
@@ -155,7 +169,7 @@ fn fold<L: EventLog>(
         }
     }
     state.position = stored.position;
-    state.at = stored.at;
+    state.at = at;
     Ok(())
 }
 

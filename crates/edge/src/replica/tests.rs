@@ -36,7 +36,7 @@ fn config(dir: &TempDir) -> EdgeConfig {
         checkpoint_dir: dir.path().join("checkpoint"),
         // Only the one at the end.
         checkpoint_every: Duration::from_secs(3600),
-        retention: Duration::from_secs(3600),
+        retention: Some(Duration::from_secs(3600)),
         metrics: None,
     }
 }

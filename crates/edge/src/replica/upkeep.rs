@@ -24,7 +24,7 @@ pub(super) struct Upkeep<L: EventLog> {
     inner: Arc<Inner<L>>,
     checkpoint: Checkpoint,
     every: Duration,
-    retention: Duration,
+    retention: Option<Duration>,
     /// Position of each partition in the last durable checkpoint.
     saved: Vec<Position>,
     last_checkpoint: Instant,
@@ -156,7 +156,8 @@ impl<L: EventLog> Upkeep<L> {
     }
 
     async fn trim(&self) {
-        let older_than = LogTime(self.inner.log.now().0.saturating_sub(self.retention.as_millis() as u64));
+        let Some(retention) = self.retention else { return };
+        let older_than = LogTime(self.inner.log.now().0.saturating_sub(retention.as_millis() as u64));
         let upto: Vec<_> = self.inner.log.partitions().iter().zip(self.saved.iter().copied()).collect();
         match self.inner.log.trim(&upto, older_than).await {
             Ok(trimmed) if trimmed.segments > 0 => {
