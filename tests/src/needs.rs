@@ -4,6 +4,8 @@
 pub const TMPFS: &str = "tmpfs";
 /// A Chromium and its chromedriver.
 pub const BROWSER: &str = "browser";
+/// A NATS server that tests can start: `CAMEO_NATS_SERVER`.
+pub const NATS: &str = "nats";
 /// The whole real access log lies beside the repository.
 pub const ACCESS_LOG: &str = "access-log";
 

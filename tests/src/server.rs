@@ -1,4 +1,4 @@
-//! `cameo standalone` as a child process: started on a free port, waited for, killed, stopped, continued.
+//! `cameo standalone`, or one role of a cluster, as a child process: started on a free port, waited for, killed, stopped, continued.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -19,12 +19,17 @@ const PORT_TRIES: usize = 5;
 /// How much of the server's log a failure shows, in bytes.
 const LOG_SHOWN: usize = 6000;
 
+/// The whole store in one process.
+const STANDALONE: &str = "standalone";
+
 /// Where and how to start a server.
 #[derive(Clone, Debug)]
 pub struct Setup {
     data: PathBuf,
     // Held so that the directory lives as long as anything that uses it.
     _owned: Option<Arc<TempDir>>,
+    /// What it runs.
+    role: &'static str,
     arguments: Vec<String>,
     /// Where its log is written, if not to a temporary directory.
     log_dir: Option<PathBuf>,
@@ -34,7 +39,7 @@ impl Default for Setup {
     fn default() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let data = dir.path().join("data");
-        Self { data, _owned: Some(Arc::new(dir)), arguments: Vec::new(), log_dir: None }
+        Self { data, _owned: Some(Arc::new(dir)), role: STANDALONE, arguments: Vec::new(), log_dir: None }
     }
 }
 
@@ -42,7 +47,14 @@ impl Setup {
     /// In a directory of the caller's.
     #[must_use]
     pub fn at(data: &Path) -> Self {
-        Self { data: data.to_owned(), _owned: None, arguments: Vec::new(), log_dir: None }
+        Self { data: data.to_owned(), _owned: None, role: STANDALONE, arguments: Vec::new(), log_dir: None }
+    }
+
+    /// A role of a cluster instead of the whole store.
+    #[must_use]
+    pub fn role(mut self, role: &'static str) -> Self {
+        self.role = role;
+        self
     }
 
     /// With further flags.
@@ -63,6 +75,12 @@ impl Setup {
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// Starts it, and does not wait.
+    #[must_use]
+    pub fn spawn(&self) -> Server {
+        Server::spawn(self)
     }
 
     /// Starts it and waits until it is ready.
@@ -132,7 +150,7 @@ impl Server {
         let log = log.expect("a file for the log");
         let output = |file: &File| file.try_clone().expect("a second handle of the log");
         let data = setup.data.to_str().expect("the data directory is text");
-        let child = process::cameo(&["standalone", "--listen", &address.to_string(), "--data-dir", data])
+        let child = process::cameo(&[setup.role, "--listen", &address.to_string(), "--data-dir", data])
             .args(&setup.arguments)
             .stdout(output(log.as_file()))
             .stderr(output(log.as_file()))
@@ -141,7 +159,14 @@ impl Server {
         Self { child, address, log, setup: setup.clone() }
     }
 
-    fn ready(mut self) -> Result<Self, Refusal> {
+    /// Waits until it is ready, or has ended.
+    ///
+    /// # Errors
+    /// Its exit status and log, when it ended.
+    ///
+    /// # Panics
+    /// When it is neither in time.
+    pub fn ready(mut self) -> Result<Self, Refusal> {
         enum State {
             Ready,
             Ended(ExitStatus),

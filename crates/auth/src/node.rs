@@ -172,7 +172,12 @@ impl Node {
         getrandom::fill(&mut random).map_err(|_| StartError::Randomness)?;
         let run = NodeRun { node: config.node.clone(), run: crate::hex::encode(&random) };
         let key = Key::new(format!("{BEAT_KIND}.{run}")).map_err(|_| StartError::Name(config.node.clone()))?;
-        let shared = Shared { state: ArcSwap::from_pointee(AuthState::default()), until_ms: AtomicU64::new(0), clock };
+        let shared = Shared {
+            state: ArcSwap::from_pointee(AuthState::default()),
+            until_ms: AtomicU64::new(0),
+            clock,
+            control: Some(config.key),
+        };
         let inner = Arc::new(Inner {
             shared: Arc::new(shared),
             bucket,

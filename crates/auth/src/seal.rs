@@ -17,6 +17,10 @@ use crate::bucket::Key;
 use crate::hex;
 
 const DOMAIN: &[u8] = b"cameo-record-v1";
+const PASS_DOMAIN: &[u8] = b"cameo-pass-v1";
+
+/// For how long a pass is good before and after its second: clocks of nodes differ.
+pub const PASS_SECONDS: u64 = 30;
 
 /// The control plane's signing key.
 #[derive(Clone)]
@@ -105,6 +109,16 @@ impl Sealer {
     }
 }
 
+impl Sealer {
+    /// A pass for one request: the control plane's word that it comes from its own pages, for somebody whose role has
+    /// been checked. `seconds` since 1970 are now.
+    #[must_use]
+    pub fn pass(&self, method: &str, path: &str, seconds: u64) -> String {
+        let signature = self.0.sign(&pass_message(method, path, seconds));
+        format!("{seconds}.{}", hex::encode(&signature.to_bytes()))
+    }
+}
+
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sealer(***)")
@@ -143,6 +157,19 @@ impl Verifying {
     }
 }
 
+impl Verifying {
+    /// Whether a pass is good for this request, now.
+    #[must_use]
+    pub fn passes(&self, pass: &str, method: &str, path: &str, now_seconds: u64) -> bool {
+        let Some((seconds, signature)) = pass.split_once('.') else { return false };
+        let (Ok(seconds), Some(signature)) = (seconds.parse::<u64>(), hex::decode::<64>(signature)) else {
+            return false;
+        };
+        seconds.abs_diff(now_seconds) <= PASS_SECONDS
+            && self.0.verify_strict(&pass_message(method, path, seconds), &Signature::from_bytes(&signature)).is_ok()
+    }
+}
+
 impl fmt::Debug for Verifying {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Verifying({})", self.to_hex())
@@ -151,6 +178,10 @@ impl fmt::Debug for Verifying {
 
 fn message(key: &Key, payload: &str) -> Vec<u8> {
     [DOMAIN, &[0], key.as_str().as_bytes(), &[0], payload.as_bytes()].concat()
+}
+
+fn pass_message(method: &str, path: &str, seconds: u64) -> Vec<u8> {
+    [PASS_DOMAIN, &[0], method.as_bytes(), &[0], path.as_bytes(), &[0], &seconds.to_be_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -186,5 +217,20 @@ mod tests {
         assert_eq!(again.verifying(), sealer.verifying());
         assert!(!format!("{sealer:?}").contains(&**sealer.to_hex()));
         assert!(Sealer::from_hex("00").is_err() && Verifying::from_hex("zz").is_err());
+    }
+
+    #[test]
+    fn a_pass_is_good_for_its_request_and_its_half_minute() {
+        let sealer = Sealer::generate().unwrap();
+        let pass = sealer.pass("GET", "/v1/demo/batches?limit=1", 1000);
+        let passes = |pass: &str, method: &str, path: &str, now| sealer.verifying().passes(pass, method, path, now);
+        assert!([970, 1000, 1030].iter().all(|now| passes(&pass, "GET", "/v1/demo/batches?limit=1", *now)));
+        assert!(![969, 1031].iter().any(|now| passes(&pass, "GET", "/v1/demo/batches?limit=1", *now)));
+        assert!(!passes(&pass, "POST", "/v1/demo/batches?limit=1", 1000));
+        assert!(!passes(&pass, "GET", "/v1/demo/batches?limit=2", 1000));
+        assert!(!passes(&pass.replacen("1000", "1001", 1), "GET", "/v1/demo/batches?limit=1", 1000));
+        assert!(!["", ".", "1000.", "1000.00", "x.y"].iter().any(|pass| passes(pass, "GET", "/", 1000)));
+        let other = Sealer::generate().unwrap().verifying();
+        assert!(!other.passes(&pass, "GET", "/v1/demo/batches?limit=1", 1000));
     }
 }

@@ -14,6 +14,8 @@ use std::process::ExitCode;
 use cameo_client::{Client, Error};
 use clap::{Args, Parser, Subcommand};
 
+use crate::cluster;
+use crate::cluster::config::{ControlArgs, EdgeArgs};
 use crate::config::StandaloneArgs;
 use crate::out::{remark, say};
 use crate::standalone;
@@ -33,6 +35,10 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the whole store in one process: visits, profiles, bulk files, one port
     Standalone(Box<StandaloneArgs>),
+    /// Run an edge of a cluster: visits and profiles, over NATS
+    Edge(Box<EdgeArgs>),
+    /// Run the control plane of a cluster: tokens, settings, users, admin pages, over NATS
+    Control(Box<ControlArgs>),
     /// Print the settings that `cameo standalone` would run with, as TOML
     Config(Box<StandaloneArgs>),
     /// Send visits, or import them from an access log
@@ -104,6 +110,8 @@ pub(crate) enum Done {
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Standalone(args) => standalone::run(*args).map(|()| Done::Whole),
+        Command::Edge(args) => cluster::edge(*args).map(|()| Done::Whole),
+        Command::Control(args) => cluster::control(*args).map(|()| Done::Whole),
         Command::Config(args) => args.resolve().and_then(|config| {
             say!("{}", config.to_toml()?.trim_end())?;
             Ok(Done::Whole)

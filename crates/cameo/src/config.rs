@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// What is logged unless told otherwise: the libraries under the checkpoint tell their steps at `info`.
-const LOG: &str = "info,fjall=warn,lsm_tree=warn";
+pub(crate) const LOG: &str = "info,fjall=warn,lsm_tree=warn";
 
 /// What can be given on the command line or in the environment.
 #[derive(Args, Clone, Debug, Default)]
@@ -123,7 +123,7 @@ struct FileClient {
     lifetime_days: u16,
 }
 
-const fn default_lifetime() -> u16 {
+pub(crate) const fn default_lifetime() -> u16 {
     limits::LIFETIME_DAYS_DEFAULT
 }
 
@@ -203,13 +203,13 @@ impl StandaloneArgs {
 }
 
 /// Where and what, on one line: the library's own words draw the place over several.
-fn not_valid(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
+pub(crate) fn not_valid(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
     let line = error.span().map_or(1, |span| 1 + text.bytes().take(span.start).filter(|b| *b == b'\n').count());
     let message = error.message().lines().collect::<Vec<_>>().join(" ");
     anyhow!("{} is not a valid configuration: line {line}: {message}", path.display())
 }
 
-fn parse_client(text: &str) -> anyhow::Result<ClientConfig> {
+pub(crate) fn parse_client(text: &str) -> anyhow::Result<ClientConfig> {
     match text.split_once(':') {
         None => client(text, default_lifetime()),
         Some((code, days)) => {
@@ -219,7 +219,7 @@ fn parse_client(text: &str) -> anyhow::Result<ClientConfig> {
     }
 }
 
-fn client(code: &str, lifetime_days: u16) -> anyhow::Result<ClientConfig> {
+pub(crate) fn client(code: &str, lifetime_days: u16) -> anyhow::Result<ClientConfig> {
     let range = 1..=limits::LIFETIME_DAYS_MAX;
     ensure!(range.contains(&lifetime_days), "the lifetime of client {code} is 1 to 90 days, not {lifetime_days}");
     let code = ClientCode::new(code).with_context(|| format!("{code:?} cannot be a client"))?;

@@ -71,6 +71,7 @@ mod tests {
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
             retention: Some(Duration::from_secs(3600)),
+            draining: Arc::default(),
             metrics: None,
         };
         Edge::open(config, Arc::new(log)).await.unwrap()

@@ -1,10 +1,12 @@
 //! The one binary: parses the command line and hands over. What a command does lives in its module.
 
+mod cluster;
 mod commands;
 mod config;
 mod ledger;
 mod observe;
 mod out;
+mod process;
 mod standalone;
 
 use std::process::ExitCode;

@@ -1,11 +1,9 @@
 //! `cameo standalone`: every role in one process on one port, over the embedded log.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum::routing::get;
 use cameo_auth::bucket::{Bucket, LocalBucket};
 use cameo_auth::clock::SystemClock;
 use cameo_auth::node::NodeStatus;
@@ -19,27 +17,19 @@ use cameo_gateway::{Gateway, GatewayConfig};
 use http::Method;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use utoipa::OpenApi;
 
 use crate::config::{DurabilityArg, Standalone, StandaloneArgs};
 use crate::ledger::ReplicaLedger;
-use crate::observe;
 use crate::out::say;
+use crate::process;
 
 #[cfg(test)]
 mod tests;
 
-/// Pause between clean-ups of the metrics recorder, which otherwise keeps every sample until it is asked for them.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-
 /// Runs until it is told to stop.
 pub(crate) fn run(args: StandaloneArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
-    observe::start_logging(&config.log, config.log_format)?;
-    let metrics = observe::start_metrics()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    runtime.block_on(serve(config, metrics))
+    process::run(&config.log.clone(), config.log_format, async |metrics| serve(config, metrics).await)
 }
 
 async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<()> {
@@ -63,17 +53,12 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
         checkpoint_dir: config.data_dir.join("checkpoint"),
         checkpoint_every: config.checkpoint_every,
         retention: Some(config.retention),
-        metrics: Some(metrics.clone()),
+        draining: Arc::default(),
+        metrics: Some(metrics),
     };
     let edge = Arc::new(Edge::open(edge, log).await.context("cannot recover the profiles")?);
     let _ = status.set(edge.replica());
     tokio::spawn(Arc::clone(&edge).follow_settings(node.changes()));
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(METRICS_UPKEEP).await;
-            metrics.run_upkeep();
-        }
-    });
     let gateway = GatewayConfig { auth: node.verifier(), spool_dir: config.data_dir.join("spool"), sole_gateway: true };
     let gateway = Gateway::new(gateway, Arc::new(ReplicaLedger(edge.replica())))?;
     let (router, _) = router(&edge, &gateway, &control.plane)?;
@@ -83,7 +68,7 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
         None => control.plane.ensure_admin(None).await?,
     };
     greet(&config, made_up.as_deref(), listener.local_addr().unwrap_or(config.listen));
-    let stopped = stop()?;
+    let stopped = process::stop()?;
     let plane = control.plane.clone();
     let stopped = async move {
         stopped.await;
@@ -154,10 +139,6 @@ fn router(
     let mut description = cameo_edge::openapi();
     description.merge(cameo_gateway::openapi());
     description.merge(cameo_control::openapi());
-    description.merge(Description::openapi());
-    description.info.version = env!("CARGO_PKG_VERSION").into();
-    let description = description.to_json().context("cannot write the OpenAPI description")?;
-    let described = get(move || async move { ([("content-type", "application/json")], description) });
     let profiles = edge.router().merge(gateway.router());
     let upstream = Upstream::new(cameo_http::with_fallbacks(profiles.clone()));
     let (admin, rest) = cameo_control::router(plane, upstream);
@@ -165,37 +146,8 @@ fn router(
     table.extend(gateway.routes());
     table.extend(rest);
     table.push(RouteAccess { method: Method::GET, path: "/openapi.json", access: Access::Public });
-    let router = profiles.merge(admin).route("/openapi.json", described);
+    let router = process::described(profiles.merge(admin), description)?;
     Ok((cameo_http::with_fallbacks(router), table))
-}
-
-/// This description.
-#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3")))]
-#[expect(dead_code, reason = "only its description is used: the handler closes over the text")]
-fn openapi_json() {}
-
-#[derive(OpenApi)]
-#[openapi(paths(openapi_json))]
-struct Description;
-
-/// Done at SIGTERM or SIGINT; a second one ends the process at once.
-fn stop() -> anyhow::Result<impl Future<Output = ()>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: answering what is under way");
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::warn!("stopped at once by a second signal; the log has everything that was acknowledged");
-            std::process::exit(130);
-        });
-    })
 }
 
 /// Says what to open and try next.

@@ -15,14 +15,16 @@ mod wording;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
 use cameo_auth::routes::RouteAccess;
 use cameo_auth::state::Client;
 use cameo_auth::{Access, Routes, Scope};
 use cameo_eventlog::EventLog;
 use cameo_http::Refusal;
-use http::Method;
+use http::{HeaderName, Method};
 
 use crate::config::EdgeConfig;
 use crate::metrics::ApiMeters;
@@ -36,7 +38,21 @@ pub(crate) struct App<L: EventLog> {
     pub(crate) ids: ids::Generator,
 }
 
+/// Seconds for which the log has not been heard from, in the answer to a read: what was appended elsewhere since is not
+/// in it. Left out while the log answers.
+const DATA_AGE: HeaderName = HeaderName::from_static("cameo-data-age");
+/// A log that is looked at every second is heard from within so many.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
+
 impl<L: EventLog> App<L> {
+    /// Says in the answer to a read how old it may be.
+    fn tell_age(&self, response: &mut Response) {
+        let silence = self.replica.silence();
+        if silence > HEARD_WITHIN {
+            response.headers_mut().insert(DATA_AGE, silence.as_secs().into());
+        }
+    }
+
     /// The tenant, or a 404 that says so.
     fn client(&self, code: &str) -> Result<Arc<Client>, Refusal> {
         self.config.auth.client(code).ok_or_else(|| Refusal::unknown_client(code))

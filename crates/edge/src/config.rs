@@ -1,6 +1,8 @@
 //! What an edge has to be told. Parsed and checked by the binary before anything starts.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cameo_auth::Verifier;
@@ -17,6 +19,8 @@ pub struct EdgeConfig {
     pub checkpoint_every: Duration,
     /// How long the log keeps what every checkpoint has; `None` when trimming is not this node's business.
     pub retention: Option<Duration>,
+    /// Turns true when the process is about to stop: `/readyz` says no, so that no new requests are sent here.
+    pub draining: Arc<AtomicBool>,
     /// Renders `/metrics`; without one the route says that there is no recorder.
     pub metrics: Option<PrometheusHandle>,
 }

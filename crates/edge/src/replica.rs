@@ -322,6 +322,12 @@ impl<L: EventLog> Replica<L> {
         self.inner.log.now()
     }
 
+    /// For how long nothing has been heard from the log.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.inner.log.silence()
+    }
+
     /// Reads a partition as it is now.
     ///
     /// # Errors

@@ -216,12 +216,6 @@ impl JetStreamLog {
             runtime: Handle::current(),
         }))))
     }
-
-    /// How old the newest look at the log is, over all its streams: what this process knows of it may be so old.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        self.0.streams.iter().map(|stream| stream.watch.seen().at.elapsed()).max().unwrap_or_default()
-    }
 }
 
 impl Inner {
@@ -315,6 +309,10 @@ impl EventLog for JetStreamLog {
             *lane = u64::max(*lane, self.last(*partition).0.saturating_sub(position.0));
         }
         behind.into_iter().sum()
+    }
+
+    fn silence(&self) -> Duration {
+        self.0.streams.iter().map(|stream| stream.watch.seen().at.elapsed()).max().unwrap_or_default()
     }
 
     async fn append(&self, frames: Vec<(Partition, Bytes)>) -> Vec<Result<Position, AppendError>> {

@@ -25,6 +25,7 @@ pub mod memory;
 
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 pub use cameo_profile::{LogTime, Partition, PartitionCount, Position};
@@ -107,6 +108,11 @@ pub trait EventLog: Send + Sync + 'static {
     /// Frames between these positions and the end; where positions have gaps, at most so many.
     fn behind(&self, read: &[(Partition, Position)]) -> u64 {
         read.iter().map(|(partition, position)| self.last(*partition).0.saturating_sub(position.0)).sum()
+    }
+
+    /// For how long this process has not heard from the log: what others appended meanwhile is not known here.
+    fn silence(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Appends a group; one result per frame, in order. May block its thread: call it from a thread of one's own.

@@ -103,6 +103,18 @@ pub enum RequestError {
     },
 }
 
+impl RequestError {
+    /// Whether it may go better by itself: NATS is away, or has no leader yet.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Disconnected | Self::NoResponders(_) | Self::Timeout(_) => true,
+            // Of JetStream's API: it is not there yet, has no leader, or too few servers so far.
+            Self::Refused { code, .. } => matches!(code, 10_005 | 10_008 | 10_009 | 10_039 | 10_074),
+        }
+    }
+}
+
 /// A request that another asked of us, or a message of a subscription.
 #[derive(Debug)]
 pub struct Incoming {

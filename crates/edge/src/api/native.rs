@@ -47,9 +47,11 @@ pub(super) async fn get<L: EventLog>(State(app): State<Arc<App<L>>>, target: Tar
     let read = || {
         let (client, address, partition) = resolve(&app, target)?;
         let client = &client.code;
-        profile(&app, client, &address, partition)
+        let mut response = profile(&app, client, &address, partition)?;
+        app.tell_age(&mut response);
+        Ok(response)
     };
-    read().unwrap_or_else(|refusal| refusal.response(Family::Native))
+    read().unwrap_or_else(|refusal: Refusal| refusal.response(Family::Native))
 }
 
 /// Sets and removes attributes: `{set: {}, unset: []}`.

@@ -67,6 +67,7 @@ impl Rig {
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
             retention: Some(Duration::from_secs(3600)),
+            draining: Arc::default(),
             metrics: None,
         };
         let edge = Edge::open(config, Arc::new(log.clone())).await.unwrap();

@@ -1,0 +1,233 @@
+//! The roles of a cluster, a process each: `cameo edge` and `cameo control`, over NATS.
+//!
+//! The control plane makes the streams of log and control bucket; the others wait until they are there. Nobody starts
+//! by itself what another has to have started before: a process that cannot go on yet says so and tries again.
+
+pub(crate) mod config;
+mod operations;
+mod upstream;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use cameo_auth::bucket::{Bucket, NatsBucket};
+use cameo_auth::clock::SystemClock;
+use cameo_auth::node::NodeStatus;
+use cameo_auth::seal::Verifying;
+use cameo_auth::{Node, NodeConfig};
+use cameo_control::{LocalAudit, Plane, PlaneConfig, Upstream};
+use cameo_edge::{Edge, EdgeConfig, Replica};
+use cameo_eventlog::{JetStreamLog, JetStreamOptions};
+use cameo_nats::{ConnectError, Nats};
+use tokio::net::TcpListener;
+
+use crate::out::say;
+use crate::process;
+use config::{Common, ControlArgs, EdgeArgs};
+
+/// Pause before something that is not there yet is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// First part of all subjects and streams in NATS.
+const NAME: &str = "cameo";
+
+/// Runs an edge until it is told to stop.
+pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
+    let config = args.resolve()?;
+    process::run(&config.common.log, config.common.log_format, async |metrics| {
+        let common = &config.common;
+        let listener = listen(common).await?;
+        let nats = connect(common).await?;
+        let log = wait_for("the streams of the log", async || JetStreamLog::open(&nats, NAME).await).await?;
+        let status = Arc::new(OnceLock::<Arc<Replica<JetStreamLog>>>::new());
+        let told = Arc::clone(&status);
+        let node = start_node(common, &nats, "edge", config.control_key, move || {
+            told.get().map_or_else(NodeStatus::default, |replica| replica.status())
+        })
+        .await?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let edge = EdgeConfig {
+            auth: node.verifier(),
+            checkpoint_dir: common.data_dir.join("checkpoint"),
+            checkpoint_every: config.checkpoint_every,
+            // The streams are shortened by whoever may, once snapshots have what is in them.
+            retention: None,
+            draining: Arc::clone(&draining),
+            metrics: Some(metrics),
+        };
+        let edge = Arc::new(Edge::open(edge, Arc::new(log)).await.context("cannot recover the profiles")?);
+        let _ = status.set(edge.replica());
+        tokio::spawn(Arc::clone(&edge).follow_settings(node.changes()));
+        let router = process::described(edge.router(), cameo_edge::openapi())?;
+        greet("edge", common, &listener);
+        serve(common, listener, router, &draining, || {}).await?;
+        node.leave().await;
+        edge.close().await;
+        Ok(())
+    })
+}
+
+/// Runs a control plane until it is told to stop.
+pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
+    let config = args.resolve()?;
+    process::run(&config.common.log, config.common.log_format, async |metrics| {
+        let common = &config.common;
+        let listener = listen(common).await?;
+        let sealer = cameo_control::signing_key(&config.signing_key_file)?;
+        std::fs::create_dir_all(&common.data_dir)
+            .with_context(|| format!("cannot create {}", common.data_dir.display()))?;
+        let nats = connect(common).await?;
+        let log = JetStreamOptions {
+            partitions: config.partitions,
+            replicas: config.log_replicas,
+            max_bytes: config.log_max_bytes,
+            ..JetStreamOptions::new(NAME)
+        };
+        // A cluster that was just started has no leaders yet.
+        made("the streams of the log", async || JetStreamLog::create(&nats, &log).await).await?;
+        made("the control bucket", async || NatsBucket::create(&nats, NAME, log.replicas).await).await?;
+        let bucket = wait_for("the control bucket", async || NatsBucket::open(&nats, NAME).await).await?;
+        let bucket: Arc<dyn Bucket> = Arc::new(bucket);
+        let plane = PlaneConfig {
+            bucket: Arc::clone(&bucket),
+            audit: Arc::new(LocalAudit::open(&common.data_dir.join("audit"))?),
+            sealer: sealer.clone(),
+            clock: Arc::new(SystemClock),
+        };
+        let plane = Plane::open(plane).await.context("cannot open the control plane")?;
+        for client in &config.clients {
+            plane.ensure_client(&client.code, client.lifetime_days).await?;
+        }
+        let made_up = plane.ensure_admin(config.admin_password.as_ref().map(|password| password.0.clone())).await?;
+        let node = start_node(common, &nats, "control", sealer.verifying(), NodeStatus::default).await?;
+        let upstream = upstream::router(&config.edge_url, sealer.clone())?;
+        let (admin, _) = cameo_control::router(&plane, Upstream::new(upstream));
+        let draining = Arc::new(AtomicBool::new(false));
+        let operations = operations::router(node.verifier(), Arc::clone(&draining), metrics);
+        let mut description = cameo_control::openapi();
+        description.merge(operations::openapi());
+        let router = process::described(admin.merge(operations), description)?;
+        greet("control plane", common, &listener);
+        if let Some(password) = made_up {
+            // A closed standard output is no reason to stop serving.
+            let _ = say!("Admin API and pages: User: admin   Password, shown this once: {}", password.as_str());
+        }
+        let _ = say!("Nodes take --control-key {}", sealer.verifying().to_hex());
+        let closing = plane.clone();
+        serve(common, listener, router, &draining, move || closing.close()).await?;
+        node.leave().await;
+        Ok(())
+    })
+}
+
+/// Before anything that may take a while: a taken port is told at once.
+async fn listen(common: &Common) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(common.listen).await.with_context(|| format!("cannot listen on {}", common.listen))
+}
+
+async fn connect(common: &Common) -> anyhow::Result<Nats> {
+    loop {
+        match Nats::connect(&common.nats).await {
+            Ok(nats) => return Ok(nats),
+            Err(error @ ConnectError::Url { .. }) => bail!(error),
+            Err(error) => tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "trying again"),
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Looks until it is there.
+async fn wait_for<T, E: std::error::Error + Send + Sync + 'static>(
+    what: &str,
+    look: impl AsyncFn() -> Result<Option<T>, E>,
+) -> anyhow::Result<T> {
+    let mut said = false;
+    loop {
+        match look().await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) if said => {}
+            Ok(None) => {
+                tracing::info!("waiting for {what}: the control plane makes them");
+                said = true;
+            }
+            Err(error) => refused(what, error)?,
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn made<E: std::error::Error + Send + Sync + 'static>(
+    what: &str,
+    make: impl AsyncFn() -> Result<(), E>,
+) -> anyhow::Result<()> {
+    while let Err(error) = make().await {
+        refused(what, error)?;
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+/// NATS that does not answer yet is waited for; what it says no to will not change by itself.
+fn refused(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Result<()> {
+    let error = anyhow::Error::new(error);
+    let request = error.chain().find_map(|cause| cause.downcast_ref::<cameo_nats::RequestError>());
+    if request.is_some_and(cameo_nats::RequestError::is_passing) {
+        tracing::warn!(error = format!("{error:#}"), "{what}: trying again");
+        return Ok(());
+    }
+    Err(error.context(format!("{what} cannot be used")))
+}
+
+/// Follows the control bucket until it is known whole.
+async fn start_node(
+    common: &Common,
+    nats: &Nats,
+    role: &str,
+    key: Verifying,
+    status: impl Fn() -> NodeStatus + Send + Sync + 'static,
+) -> anyhow::Result<Node> {
+    let bucket = wait_for("the control bucket", async || NatsBucket::open(nats, NAME).await).await?;
+    let config = NodeConfig {
+        node: common.nats.name.clone(),
+        roles: vec![role.to_owned()],
+        lease: common.auth_lease,
+        key,
+        status: Arc::new(status),
+    };
+    let node = Node::start(Arc::new(bucket), config, Arc::new(SystemClock))?;
+    if tokio::time::timeout(common.auth_lease, node.synced()).await.is_err() {
+        tracing::warn!("waiting for the control bucket: protected calls cannot be judged before it is known");
+        node.synced().await;
+    }
+    Ok(node)
+}
+
+/// Serves until SIGTERM, and for a while after it: `/readyz` says no, so that a load balancer sends nothing new here.
+async fn serve(
+    common: &Common,
+    listener: TcpListener,
+    router: Router,
+    draining: &Arc<AtomicBool>,
+    closing: impl FnOnce(),
+) -> anyhow::Result<()> {
+    let stopped = process::stop()?;
+    let (draining, drain) = (Arc::clone(draining), common.drain);
+    let stopped = async move {
+        stopped.await;
+        draining.store(true, Ordering::Relaxed);
+        closing();
+        tokio::time::sleep(drain).await;
+    };
+    cameo_http::serve::serve(listener, cameo_http::with_fallbacks(router), stopped).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn greet(role: &str, common: &Common, listener: &TcpListener) {
+    let address = listener.local_addr().unwrap_or(common.listen);
+    let node = &common.nats.name;
+    // A closed standard output is no reason to stop serving.
+    let _ = say!("Cameo {role} {node} is ready at http://{address}, data in {}", common.data_dir.display());
+}

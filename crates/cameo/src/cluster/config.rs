@@ -1,0 +1,330 @@
+//! The configuration of the roles of a cluster: flags, `CAMEO_*` variables and a TOML file with the same names. A flag
+//! wins over a variable, a variable over the file, the file over the default.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use cameo_auth::lease::{LEASE_DEFAULT, LEASE_SECONDS};
+use cameo_auth::seal::Verifying;
+use cameo_nats::NatsOptions;
+use cameo_profile::PartitionCount;
+use clap::Args;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use crate::config::{ClientConfig, Hidden, LOG, LogFormat, client, default_lifetime, not_valid, parse_client};
+
+/// Seconds that a process goes on serving after SIGTERM.
+const DRAIN_SECONDS: u64 = 5;
+
+/// What every role is told.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct CommonArgs {
+    /// TOML file with the same settings, keys in snake_case
+    #[arg(long, env = "CAMEO_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:8080]
+    #[arg(long, env = "CAMEO_LISTEN", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Directory for what this node keeps [default: ./data]
+    #[arg(long, env = "CAMEO_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Name of this node, one of a kind in the cluster, of a-z A-Z 0-9 - _
+    #[arg(long, env = "CAMEO_NODE", value_name = "NAME")]
+    node: Option<String>,
+    /// NATS servers: nats://host:port or tls://host:port, all of them, separated by commas
+    #[arg(long, env = "CAMEO_NATS", value_name = "URLS", value_delimiter = ',')]
+    nats: Vec<String>,
+    /// User at NATS [default: the node's name, if there is a password]
+    #[arg(long, env = "CAMEO_NATS_USER", value_name = "NAME")]
+    nats_user: Option<String>,
+    /// File with the password at NATS
+    #[arg(long, env = "CAMEO_NATS_PASSWORD_FILE", value_name = "FILE")]
+    nats_password_file: Option<PathBuf>,
+    /// PEM file of the authorities that NATS servers are trusted by; with it, TLS is a must
+    #[arg(long, env = "CAMEO_NATS_CA", value_name = "FILE")]
+    nats_ca: Option<PathBuf>,
+    /// PEM file of this node's certificate at NATS
+    #[arg(long, env = "CAMEO_NATS_CERT", value_name = "FILE", requires = "nats_key")]
+    nats_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key
+    #[arg(long, env = "CAMEO_NATS_KEY", value_name = "FILE", requires = "nats_cert")]
+    nats_key: Option<PathBuf>,
+    /// Seconds for which a node may judge tokens after it last proved to know the latest, 1–60 [default: 10]
+    #[arg(long, env = "CAMEO_AUTH_LEASE_SECONDS", value_name = "SECONDS")]
+    auth_lease_seconds: Option<u64>,
+    /// Seconds to go on serving after SIGTERM, with /readyz saying no, 0–300 [default: 5]
+    #[arg(long, env = "CAMEO_DRAIN_SECONDS", value_name = "SECONDS")]
+    drain_seconds: Option<u64>,
+    /// How log lines look [default: human]
+    #[arg(long, env = "CAMEO_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+    /// What is logged, as a filter: info, debug, cameo_edge=debug,warn [default: info,fjall=warn,lsm_tree=warn]
+    #[arg(long, env = "CAMEO_LOG", value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// What an edge is told.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct EdgeArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    common: CommonArgs,
+    /// The control plane's public key, 64 hexadecimal digits
+    #[arg(long, env = "CAMEO_CONTROL_KEY", value_name = "HEX")]
+    control_key: Option<String>,
+    /// File with the control plane's public key
+    #[arg(long, env = "CAMEO_CONTROL_KEY_FILE", value_name = "FILE", conflicts_with = "control_key")]
+    control_key_file: Option<PathBuf>,
+    /// Seconds between checkpoints, 1–3600 [default: 5]
+    #[arg(long, env = "CAMEO_CHECKPOINT_SECONDS", value_name = "SECONDS")]
+    checkpoint_seconds: Option<u64>,
+}
+
+/// What a control plane is told.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ControlArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    common: CommonArgs,
+    /// File with the key that signs records; made if it is not there [default: DATA_DIR/signing.key]
+    #[arg(long, env = "CAMEO_SIGNING_KEY_FILE", value_name = "FILE")]
+    signing_key_file: Option<PathBuf>,
+    /// URL by which the admin pages reach the edges [default: http://127.0.0.1:8081]
+    #[arg(long, env = "CAMEO_EDGE_URL", value_name = "URL")]
+    edge_url: Option<String>,
+    /// A client (tenant) to create if it is not there, CODE or CODE:LIFETIME_DAYS; may be given several times [default: demo]
+    #[arg(long = "client", env = "CAMEO_CLIENTS", value_name = "CODE[:DAYS]", value_delimiter = ',')]
+    clients: Vec<String>,
+    /// File with the password of the first user, `admin`; without one, one is made up and printed once
+    #[arg(long, env = "CAMEO_ADMIN_PASSWORD_FILE", value_name = "FILE")]
+    admin_password_file: Option<PathBuf>,
+    /// NATS servers that hold each frame and record, 1–5; fixed once the streams exist [default: 3]
+    #[arg(long, env = "CAMEO_LOG_REPLICAS", value_name = "N")]
+    log_replicas: Option<usize>,
+    /// Most bytes of the log; a full log refuses visits, it forgets nothing [default: the disks' size]
+    #[arg(long, env = "CAMEO_LOG_MAX_BYTES", value_name = "BYTES")]
+    log_max_bytes: Option<i64>,
+    /// Partitions of a new log, 1–1024; fixed once it exists [default: 16]
+    #[arg(long, env = "CAMEO_PARTITIONS", value_name = "P")]
+    partitions: Option<u32>,
+}
+
+/// What holds for every role.
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) nats: NatsOptions,
+    pub(crate) auth_lease: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log: String,
+}
+
+/// What holds for an edge.
+#[derive(Clone, Debug)]
+pub(crate) struct EdgeConfig {
+    pub(crate) common: Common,
+    pub(crate) control_key: Verifying,
+    pub(crate) checkpoint_every: Duration,
+}
+
+/// What holds for a control plane.
+#[derive(Clone, Debug)]
+pub(crate) struct ControlConfig {
+    pub(crate) common: Common,
+    pub(crate) signing_key_file: PathBuf,
+    pub(crate) edge_url: String,
+    pub(crate) clients: Vec<ClientConfig>,
+    pub(crate) admin_password: Option<Hidden>,
+    pub(crate) log_replicas: usize,
+    pub(crate) log_max_bytes: i64,
+    pub(crate) partitions: Option<PartitionCount>,
+}
+
+/// Fields that are not given here are taken from the file.
+macro_rules! or_file {
+    ($args:ident, $file:ident: $($field:ident)*) => { $( $args.$field = $args.$field.take().or($file.$field.take()); )* };
+}
+
+fn file<T: DeserializeOwned + Default>(path: Option<&Path>) -> anyhow::Result<T> {
+    let Some(path) = path else { return Ok(T::default()) };
+    let text = read(path)?;
+    // Flattened structs cannot refuse what they do not know, so it is looked for here.
+    let mut unknown = Vec::new();
+    let table: toml::Table = toml::from_str(&text).map_err(|error| not_valid(path, &text, &error))?;
+    let parsed = serde_ignored::deserialize(table, |key| unknown.push(key.to_string()));
+    let parsed = parsed.with_context(|| format!("{} is not a valid configuration", path.display()))?;
+    if let Some(key) = unknown.first() {
+        bail!("{} is not a valid configuration: unknown field `{key}`", path.display());
+    }
+    Ok(parsed)
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A secret of one line.
+fn secret(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let text = Zeroizing::new(read(path)?);
+    let line = text.trim_end_matches(['\r', '\n']);
+    ensure!(!line.is_empty(), "{} is empty", path.display());
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+impl CommonArgs {
+    fn or(&mut self, mut file: Self) {
+        or_file!(self, file: listen data_dir node nats_user nats_password_file nats_ca nats_cert nats_key
+            auth_lease_seconds drain_seconds log_format log);
+        if self.nats.is_empty() {
+            self.nats = file.nats;
+        }
+    }
+
+    fn resolve(self) -> anyhow::Result<Common> {
+        let name = self.node.context("a node of a cluster needs a name: --node or CAMEO_NODE")?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        ensure!(
+            (1..=cameo_auth::node::NODE_CHARS).contains(&name.len()) && name.chars().all(plain),
+            "a node's name has 1 to {} of a-z A-Z 0-9 - _, which {name:?} has not",
+            cameo_auth::node::NODE_CHARS
+        );
+        ensure!(!self.nats.is_empty(), "a node of a cluster needs NATS: --nats or CAMEO_NATS");
+        let user = match &self.nats_password_file {
+            Some(path) => Some((self.nats_user.unwrap_or_else(|| name.clone()), secret(path)?)),
+            None => {
+                ensure!(self.nats_user.is_none(), "--nats-user needs --nats-password-file");
+                None
+            }
+        };
+        let identity = match (self.nats_cert, self.nats_key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => bail!("nats_cert and nats_key go together"),
+        };
+        for path in self.nats_ca.iter().chain(identity.iter().flat_map(|(certificate, key)| [certificate, key])) {
+            read(path)?;
+        }
+        let lease_seconds = self.auth_lease_seconds.unwrap_or(LEASE_DEFAULT.as_secs());
+        ensure!(LEASE_SECONDS.contains(&lease_seconds), "auth_lease_seconds is 1 to 60, not {lease_seconds}");
+        let drain_seconds = self.drain_seconds.unwrap_or(DRAIN_SECONDS);
+        ensure!(drain_seconds <= 300, "drain_seconds is 0 to 300, not {drain_seconds}");
+        Ok(Common {
+            listen: self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            data_dir: self.data_dir.unwrap_or_else(|| "./data".into()),
+            nats: NatsOptions { user, ca: self.nats_ca, identity, ..NatsOptions::new(&name, self.nats) },
+            auth_lease: Duration::from_secs(lease_seconds),
+            drain: Duration::from_secs(drain_seconds),
+            log_format: self.log_format.unwrap_or(LogFormat::Human),
+            log: self.log.unwrap_or_else(|| LOG.into()),
+        })
+    }
+}
+
+impl EdgeArgs {
+    /// Puts flags, variables, file and defaults together, and checks all of it.
+    pub(crate) fn resolve(mut self) -> anyhow::Result<EdgeConfig> {
+        let mut file: Self = file(self.common.config.as_deref())?;
+        if self.control_key.is_none() && self.control_key_file.is_none() {
+            or_file!(self, file: control_key control_key_file);
+        }
+        or_file!(self, file: checkpoint_seconds);
+        self.common.or(file.common);
+        let key = match (&self.control_key, &self.control_key_file) {
+            (Some(key), _) => key.clone(),
+            (None, Some(path)) => read(path)?,
+            (None, None) => bail!("an edge needs the control plane's public key: --control-key or --control-key-file"),
+        };
+        let checkpoint_seconds = self.checkpoint_seconds.unwrap_or(5);
+        ensure!((1..=3600).contains(&checkpoint_seconds), "checkpoint_seconds is 1 to 3600, not {checkpoint_seconds}");
+        Ok(EdgeConfig {
+            common: self.common.resolve()?,
+            control_key: Verifying::from_hex(&key).context("the control plane's public key")?,
+            checkpoint_every: Duration::from_secs(checkpoint_seconds),
+        })
+    }
+}
+
+impl ControlArgs {
+    /// Puts flags, variables, file and defaults together, and checks all of it.
+    pub(crate) fn resolve(mut self) -> anyhow::Result<ControlConfig> {
+        let mut file: Self = file(self.common.config.as_deref())?;
+        or_file!(self, file: signing_key_file edge_url admin_password_file log_replicas log_max_bytes partitions);
+        if self.clients.is_empty() {
+            self.clients = file.clients;
+        }
+        self.common.or(file.common);
+        let common = self.common.resolve()?;
+        let clients = if self.clients.is_empty() {
+            vec![client("demo", default_lifetime())?]
+        } else {
+            self.clients.iter().map(|text| parse_client(text)).collect::<Result<_, _>>()?
+        };
+        let log_replicas = self.log_replicas.unwrap_or(3);
+        ensure!((1..=5).contains(&log_replicas), "log_replicas is 1 to 5, not {log_replicas}");
+        let log_max_bytes = self.log_max_bytes.unwrap_or(-1);
+        ensure!(log_max_bytes == -1 || log_max_bytes >= 1 << 20, "log_max_bytes is a megabyte or more, or -1");
+        Ok(ControlConfig {
+            signing_key_file: self.signing_key_file.unwrap_or_else(|| common.data_dir.join("signing.key")),
+            edge_url: self.edge_url.unwrap_or_else(|| "http://127.0.0.1:8081".into()),
+            clients,
+            admin_password: self.admin_password_file.as_deref().map(secret).transpose()?.map(Hidden),
+            log_replicas,
+            log_max_bytes,
+            partitions: self.partitions.map(PartitionCount::new).transpose()?,
+            common,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(text: &str, args: EdgeArgs) -> anyhow::Result<EdgeConfig> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.toml");
+        std::fs::write(&path, text).unwrap();
+        let common = CommonArgs { config: Some(path), ..args.common };
+        EdgeArgs { common, ..args }.resolve()
+    }
+
+    const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let text = format!("node = \"e1\"\nnats = [\"nats://a:1\", \"nats://b:2\"]\ncontrol_key = \"{KEY}\"\n");
+        let from_file = edge(&text, EdgeArgs::default()).unwrap();
+        assert_eq!((from_file.common.nats.name.as_str(), from_file.common.nats.urls.len()), ("e1", 2));
+        assert_eq!(from_file.common.drain.as_secs(), 5);
+        let args = EdgeArgs {
+            common: CommonArgs { node: Some("e2".into()), nats: vec!["nats://c:3".into()], ..Default::default() },
+            ..Default::default()
+        };
+        let from_flags = edge(&text, args).unwrap();
+        assert_eq!(from_flags.common.nats.name, "e2");
+        assert_eq!(from_flags.common.nats.urls, ["nats://c:3"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let failure = |text: &str| format!("{:#}", edge(text, EdgeArgs::default()).unwrap_err());
+        let good = format!("node = \"e1\"\nnats = [\"nats://a:1\"]\ncontrol_key = \"{KEY}\"\n");
+        assert!(failure("lisen = 1").contains("unknown field `lisen`"));
+        assert!(failure("nats = [\"x\"]\n").contains("--control-key"));
+        assert!(failure(&good.replace("e1", "e 1")).contains("\"e 1\" has not"));
+        assert!(failure(&good.replace("nats =", "nats_user = \"x\"\nnats =")).contains("--nats-password-file"));
+        assert!(failure(&good.replace(KEY, "00")).contains("64 hexadecimal digits"));
+        assert!(failure(&format!("{good}drain_seconds = 301")).contains("0 to 300"));
+        assert!(failure(&format!("{good}nats_ca = \"/none/such\"")).contains("cannot read /none/such"));
+    }
+}

@@ -1,0 +1,75 @@
+//! What every process of a server does alike: start logs, metrics and threads, describe its routes, stop when told to.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::signal::unix::{SignalKind, signal};
+use utoipa::OpenApi;
+
+use crate::config::LogFormat;
+use crate::observe;
+
+/// Pause between clean-ups of the metrics recorder, which otherwise keeps every sample until it is asked for them.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Runs a server to its end.
+pub(crate) fn run(
+    log: &str,
+    format: LogFormat,
+    serve: impl AsyncFnOnce(PrometheusHandle) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    observe::start_logging(log, format)?;
+    let metrics = observe::start_metrics()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    runtime.block_on(async {
+        let kept = metrics.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(METRICS_UPKEEP).await;
+                kept.run_upkeep();
+            }
+        });
+        serve(metrics).await
+    })
+}
+
+/// With the description of the routes at `/openapi.json`.
+pub(crate) fn described(router: Router, mut description: utoipa::openapi::OpenApi) -> anyhow::Result<Router> {
+    description.merge(Description::openapi());
+    description.info.version = env!("CARGO_PKG_VERSION").into();
+    let text = description.to_json().context("cannot write the OpenAPI description")?;
+    let described = get(move || async move { ([("content-type", "application/json")], text) });
+    Ok(router.route("/openapi.json", described))
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3")))]
+#[expect(dead_code, reason = "only its description is used: the handler closes over the text")]
+fn openapi_json() {}
+
+#[derive(OpenApi)]
+#[openapi(paths(openapi_json))]
+struct Description;
+
+/// Done at SIGTERM or SIGINT; a second one ends the process at once.
+pub(crate) fn stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: answering what is under way");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::warn!("stopped at once by a second signal; the log has everything that was acknowledged");
+            std::process::exit(130);
+        });
+    })
+}
