@@ -3,6 +3,7 @@
 mod bad_input;
 mod bulk;
 mod cli;
+mod cluster;
 mod common;
 mod corpus;
 mod crash;

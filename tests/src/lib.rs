@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod browser;
+pub mod cluster;
 pub mod http;
 pub mod needs;
 pub mod process;

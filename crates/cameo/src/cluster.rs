@@ -1,9 +1,10 @@
-//! The roles of a cluster, a process each: `cameo edge` and `cameo control`, over NATS.
+//! The roles of a cluster, a process each: `cameo edge`, `cameo gateway` and `cameo control`, over NATS.
 //!
 //! The control plane makes the streams of log and control bucket; the others wait until they are there. Nobody starts
 //! by itself what another has to have started before: a process that cannot go on yet says so and tries again.
 
 pub(crate) mod config;
+mod ledger;
 mod operations;
 mod upstream;
 
@@ -21,12 +22,15 @@ use cameo_auth::{Node, NodeConfig};
 use cameo_control::{LocalAudit, Plane, PlaneConfig, Upstream};
 use cameo_edge::{Edge, EdgeConfig, Replica};
 use cameo_eventlog::{JetStreamLog, JetStreamOptions};
+use cameo_gateway::Gateway;
 use cameo_nats::{ConnectError, Nats};
 use tokio::net::TcpListener;
 
+use crate::ledger::ReplicaLedger;
 use crate::out::say;
 use crate::process;
-use config::{Common, ControlArgs, EdgeArgs};
+use config::{Common, ControlArgs, EdgeArgs, GatewayArgs};
+use ledger::RemoteLedger;
 
 /// Pause before something that is not there yet is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -60,11 +64,42 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
         let edge = Arc::new(Edge::open(edge, Arc::new(log)).await.context("cannot recover the profiles")?);
         let _ = status.set(edge.replica());
         tokio::spawn(Arc::clone(&edge).follow_settings(node.changes()));
+        ledger::answer(&nats, NAME, &common.nats.name, ReplicaLedger(edge.replica())).await?;
         let router = process::described(edge.router(), cameo_edge::openapi())?;
         greet("edge", common, &listener);
         serve(common, listener, router, &draining, || {}).await?;
         node.leave().await;
         edge.close().await;
+        Ok(())
+    })
+}
+
+/// Runs a gateway until it is told to stop.
+pub(crate) fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
+    let config = args.resolve()?;
+    process::run(&config.common.log, config.common.log_format, async |metrics| {
+        let common = &config.common;
+        let listener = listen(common).await?;
+        std::fs::create_dir_all(&common.data_dir)
+            .with_context(|| format!("cannot create {}", common.data_dir.display()))?;
+        let nats = connect(common).await?;
+        let node = start_node(common, &nats, "gateway", config.control_key, NodeStatus::default).await?;
+        let ledger = wait_for("an edge", async || RemoteLedger::find(&nats, NAME).await).await?;
+        let gateway = cameo_gateway::GatewayConfig {
+            auth: node.verifier(),
+            spool_dir: common.data_dir.join("spool"),
+            sole_gateway: false,
+        };
+        let gateway = Gateway::new(gateway, Arc::new(ledger))?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let operations = operations::router(node.verifier(), Arc::clone(&draining), metrics);
+        let mut description = cameo_gateway::openapi();
+        description.merge(operations::openapi());
+        let router = process::described(gateway.router().merge(operations), description)?;
+        greet("gateway", common, &listener);
+        serve(common, listener, router, &draining, || {}).await?;
+        gateway.close().await;
+        node.leave().await;
         Ok(())
     })
 }
@@ -102,7 +137,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         }
         let made_up = plane.ensure_admin(config.admin_password.as_ref().map(|password| password.0.clone())).await?;
         let node = start_node(common, &nats, "control", sealer.verifying(), NodeStatus::default).await?;
-        let upstream = upstream::router(&config.edge_url, sealer.clone())?;
+        let upstream = upstream::router(&config.edge_url, &config.gateway_url, sealer.clone())?;
         let (admin, _) = cameo_control::router(&plane, Upstream::new(upstream));
         let draining = Arc::new(AtomicBool::new(false));
         let operations = operations::router(node.verifier(), Arc::clone(&draining), metrics);
@@ -149,7 +184,7 @@ async fn wait_for<T, E: std::error::Error + Send + Sync + 'static>(
             Ok(Some(found)) => return Ok(found),
             Ok(None) if said => {}
             Ok(None) => {
-                tracing::info!("waiting for {what}: the control plane makes them");
+                tracing::info!("waiting for {what}");
                 said = true;
             }
             Err(error) => refused(what, error)?,

@@ -15,7 +15,7 @@ use cameo_client::{Client, Error};
 use clap::{Args, Parser, Subcommand};
 
 use crate::cluster;
-use crate::cluster::config::{ControlArgs, EdgeArgs};
+use crate::cluster::config::{ControlArgs, EdgeArgs, GatewayArgs};
 use crate::config::StandaloneArgs;
 use crate::out::{remark, say};
 use crate::standalone;
@@ -37,6 +37,8 @@ enum Command {
     Standalone(Box<StandaloneArgs>),
     /// Run an edge of a cluster: visits and profiles, over NATS
     Edge(Box<EdgeArgs>),
+    /// Run a gateway of a cluster: bulk files, over NATS
+    Gateway(Box<GatewayArgs>),
     /// Run the control plane of a cluster: tokens, settings, users, admin pages, over NATS
     Control(Box<ControlArgs>),
     /// Print the settings that `cameo standalone` would run with, as TOML
@@ -111,6 +113,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Standalone(args) => standalone::run(*args).map(|()| Done::Whole),
         Command::Edge(args) => cluster::edge(*args).map(|()| Done::Whole),
+        Command::Gateway(args) => cluster::gateway(*args).map(|()| Done::Whole),
         Command::Control(args) => cluster::control(*args).map(|()| Done::Whole),
         Command::Config(args) => args.resolve().and_then(|config| {
             say!("{}", config.to_toml()?.trim_end())?;

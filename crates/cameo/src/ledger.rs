@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use cameo_edge::{Replica, SubmitError};
-use cameo_eventlog::EmbeddedLog;
-use cameo_gateway::{Ledger, LedgerError};
+use cameo_eventlog::EventLog;
+use cameo_gateway::{Folded, Known, Ledger, LedgerError, Question};
 use cameo_profile::{Event, LogTime, Outcome, Partition, PartitionCount, PartitionState};
 
 /// A replica, as the gateway sees it.
-pub(crate) struct ReplicaLedger(pub(crate) Arc<Replica<EmbeddedLog>>);
+pub(crate) struct ReplicaLedger<L: EventLog>(pub(crate) Arc<Replica<L>>);
 
 fn convert(error: SubmitError) -> LedgerError {
     match error {
@@ -21,7 +21,7 @@ fn convert(error: SubmitError) -> LedgerError {
     }
 }
 
-impl Ledger for ReplicaLedger {
+impl<L: EventLog> Ledger for ReplicaLedger<L> {
     fn partitions(&self) -> PartitionCount {
         self.0.partitions()
     }
@@ -34,7 +34,7 @@ impl Ledger for ReplicaLedger {
         &self,
         partition: Partition,
         event: &Event<'_>,
-    ) -> impl Future<Output = Result<Outcome, LedgerError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Outcome, LedgerError>> + Send + 'static + use<L> {
         let mut call = self.0.start_call(1);
         call.add(partition, event, None);
         async move {
@@ -42,6 +42,16 @@ impl Ledger for ReplicaLedger {
             let answer = answer.unwrap_or_else(|| Err(SubmitError::Unknown("no answer".into())));
             answer.map(|answer| answer.outcome).map_err(convert)
         }
+    }
+
+    async fn ask(&self, client: &str, question: Question) -> Result<Known, LedgerError> {
+        question.look_up(client, self)
+    }
+}
+
+impl<L: EventLog> Folded for ReplicaLedger<L> {
+    fn count(&self) -> PartitionCount {
+        self.0.partitions()
     }
 
     fn read<R>(
@@ -58,7 +68,7 @@ mod tests {
     use super::*;
     use cameo_auth::{ClientRecord, Verifier};
     use cameo_edge::{Edge, EdgeConfig};
-    use cameo_eventlog::EmbeddedOptions;
+    use cameo_eventlog::{EmbeddedLog, EmbeddedOptions};
     use cameo_profile::event::Visit;
     use cameo_profile::{AddressBuf, ClientCode, Kind};
     use std::time::Duration;
@@ -81,7 +91,7 @@ mod tests {
         Event::Visit(Visit { client: "demo", home, profile: vec![("n", value)], ..Visit::default() })
     }
 
-    fn value(ledger: &ReplicaLedger, partition: Partition, address: &AddressBuf) -> Option<String> {
+    fn value(ledger: &ReplicaLedger<EmbeddedLog>, partition: Partition, address: &AddressBuf) -> Option<String> {
         let read = ledger.read(partition, |state, now| {
             let profile = state.profile("demo", address.as_address(), now)?;
             profile.attributes().find(|attribute| attribute.name == "n").map(|attribute| attribute.value.to_owned())

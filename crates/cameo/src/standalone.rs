@@ -133,7 +133,7 @@ async fn start_node(config: &Standalone, control: &Control, status: Status) -> a
 /// The routes of all roles with what each asks for, and the description of all of them.
 fn router(
     edge: &Edge<EmbeddedLog>,
-    gateway: &Gateway<ReplicaLedger>,
+    gateway: &Gateway<ReplicaLedger<EmbeddedLog>>,
     plane: &Plane,
 ) -> anyhow::Result<(Router, Vec<RouteAccess>)> {
     let mut description = cameo_edge::openapi();

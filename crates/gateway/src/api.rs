@@ -59,14 +59,14 @@ impl<L: Ledger> App<L> {
     }
 
     /// The batch that `batchId` of the query names.
-    fn batch_of_query(&self, client: &ClientCode, pairs: &query::Pairs) -> Result<BatchHead, Refusal> {
+    async fn batch_of_query(&self, client: &ClientCode, pairs: &query::Pairs) -> Result<BatchHead, Refusal> {
         let batch = query::one(pairs, "batchId")?;
         let batch = batch.ok_or_else(|| Refusal::new(400, "batchId is missing"))?;
-        self.batch(client, batch)
+        self.batch(client, batch).await
     }
 
-    fn batch(&self, client: &ClientCode, batch: &str) -> Result<BatchHead, Refusal> {
-        let head = self.ledger.head(client.as_str(), batch)?;
+    async fn batch(&self, client: &ClientCode, batch: &str) -> Result<BatchHead, Refusal> {
+        let head = self.ledger.head(client.as_str(), batch).await?;
         head.ok_or_else(|| {
             let batch: String = batch.chars().filter(|c| !c.is_control()).take(128).collect();
             let text = format!("client {client} has no batch {batch:?}");
@@ -74,8 +74,8 @@ impl<L: Ledger> App<L> {
         })
     }
 
-    fn status(&self, client: &ClientCode, head: BatchHead) -> Result<Status, Refusal> {
-        Ok(crate::status::of(&*self.ledger, &self.running, self.config.sole_gateway, client, head)?)
+    async fn status(&self, client: &ClientCode, head: BatchHead) -> Result<Status, Refusal> {
+        Ok(crate::status::of(&*self.ledger, &self.running, self.config.sole_gateway, client, head).await?)
     }
 }
 

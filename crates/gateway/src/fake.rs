@@ -5,12 +5,13 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use cameo_profile::state::{BatchHead, BatchPart};
 use cameo_profile::{
     Address, AddressBuf, ClientCode, Event, Kind, LogTime, Outcome, Partition, PartitionCount, PartitionState, limits,
 };
 use parking_lot::Mutex;
 
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Folded, Known, Ledger, LedgerError, Question};
 
 /// What happens to the next events with rows, and to those that close a batch; when the list is at its end all goes well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,22 @@ impl Fake {
         found.expect("the fake always reads")
     }
 
+    /// The head of a batch of client `demo`.
+    pub(crate) fn head_now(&self, batch: &str) -> Option<BatchHead> {
+        match (Question::Head { batch: batch.into() }).look_up("demo", self) {
+            Ok(Known::Head(head)) => head,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the partitions counted for a batch of client `demo`.
+    pub(crate) fn parts_now(&self, batch: &str) -> Vec<BatchPart> {
+        match (Question::Parts { batch: batch.into() }).look_up("demo", self) {
+            Ok(Known::Parts(parts)) => parts,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) fn profiles(&self) -> usize {
         self.states.iter().map(|state| state.lock().stats().profiles).sum()
     }
@@ -130,6 +147,16 @@ impl Ledger for Fake {
                 None => std::future::pending().await,
             }
         }
+    }
+
+    async fn ask(&self, client: &str, question: Question) -> Result<Known, LedgerError> {
+        question.look_up(client, self)
+    }
+}
+
+impl Folded for Fake {
+    fn count(&self) -> PartitionCount {
+        Ledger::partitions(self)
     }
 
     fn read<R>(

@@ -1,12 +1,14 @@
-//! What the gateway needs of the log and of its folded state. The binary implements it over the edge's replica.
+//! What the gateway needs of the log and of its folded state. The binary implements it over the replica of the same process,
+//! or over the edges of a cluster: a gateway has no profiles in memory.
 
 use std::future::Future;
 
 use cameo_profile::state::{BatchHead, BatchPart, RowErrorOwned};
 use cameo_profile::{Event, LogTime, Outcome, Partition, PartitionCount, PartitionState};
+use serde::{Deserialize, Serialize};
 
 /// Why an event was not applied, or a state not read; by what to do next.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum LedgerError {
     /// Too much is under way. Nothing was stored.
     #[error("too much is waiting to be stored; try again in a moment")]
@@ -22,6 +24,101 @@ pub enum LedgerError {
     Unknown(String),
 }
 
+/// Something to know of a client's batches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// The head of a batch. It may live in any partition, as the batch may have had a key.
+    Head {
+        /// Which.
+        batch: Box<str>,
+    },
+    /// The batch that has an idempotency key.
+    HeadByKey {
+        /// The key's.
+        partition: Partition,
+        /// The key.
+        key: Box<str>,
+    },
+    /// All batches whose head is in a partition, in no order.
+    Heads {
+        /// Which.
+        partition: Partition,
+    },
+    /// What each partition counted for a batch, in the order of the partitions.
+    Parts {
+        /// Which.
+        batch: Box<str>,
+    },
+    /// The failed rows of a batch in a partition, and whether there were more.
+    Errors {
+        /// Which.
+        partition: Partition,
+        /// Which.
+        batch: Box<str>,
+    },
+}
+
+/// What is known; each question has its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Known {
+    /// Of [`Question::Head`] and [`Question::HeadByKey`].
+    Head(Option<BatchHead>),
+    /// Of [`Question::Heads`].
+    Heads(Vec<BatchHead>),
+    /// Of [`Question::Parts`].
+    Parts(Vec<BatchPart>),
+    /// Of [`Question::Errors`].
+    Errors(Vec<RowErrorOwned>, bool),
+}
+
+/// Folded partitions that can be read here and now.
+pub trait Folded {
+    /// P.
+    fn count(&self) -> PartitionCount;
+
+    /// Reads a partition as it is now.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    fn read<R>(&self, partition: Partition, read: impl FnOnce(&PartitionState, LogTime) -> R)
+    -> Result<R, LedgerError>;
+}
+
+impl Question {
+    /// Looks it up.
+    ///
+    /// # Errors
+    /// When a partition cannot be read.
+    pub fn look_up(&self, client: &str, folded: &impl Folded) -> Result<Known, LedgerError> {
+        match self {
+            Self::Head { batch } => {
+                for partition in folded.count().iter() {
+                    let head = folded.read(partition, |state, _| state.batch_head(client, batch).cloned())?;
+                    if head.is_some() {
+                        return Ok(Known::Head(head));
+                    }
+                }
+                Ok(Known::Head(None))
+            }
+            Self::HeadByKey { partition, key } => {
+                let head = folded.read(*partition, |state, _| state.batch_head_by_key(client, key).cloned());
+                head.map(Known::Head)
+            }
+            Self::Heads { partition } => {
+                folded.read(*partition, |state, _| state.batch_heads(client).cloned().collect()).map(Known::Heads)
+            }
+            Self::Parts { batch } => {
+                let part = |p| folded.read(p, |state, _| state.batch_part(client, batch).unwrap_or_default());
+                folded.count().iter().map(part).collect::<Result<_, _>>().map(Known::Parts)
+            }
+            Self::Errors { partition, batch } => folded.read(*partition, |state, _| {
+                let (errors, more) = state.batch_errors(client, batch);
+                Known::Errors(errors.to_vec(), more)
+            }),
+        }
+    }
+}
+
 /// The log with the state it folds to.
 pub trait Ledger: Send + Sync + 'static {
     /// P.
@@ -31,77 +128,82 @@ pub trait Ledger: Send + Sync + 'static {
     fn now(&self) -> LogTime;
 
     /// Encodes the event and hands it to the log before it returns; events of one partition keep the order of the
-    /// calls. The future is done when the event has been applied to the state that [`Self::read`] reads; it need not
-    /// be polled for that.
+    /// calls. The future is done when the event has been applied to the state that [`Self::ask`] asks; it need not be
+    /// polled for that.
     fn append(
         &self,
         partition: Partition,
         event: &Event<'_>,
     ) -> impl Future<Output = Result<Outcome, LedgerError>> + Send + 'static + use<Self>;
 
-    /// Reads a partition as it is now.
-    ///
-    /// # Errors
-    /// When its state cannot be read.
-    fn read<R>(&self, partition: Partition, read: impl FnOnce(&PartitionState, LogTime) -> R)
-    -> Result<R, LedgerError>;
+    /// Asks about a client's batches.
+    fn ask(&self, client: &str, question: Question) -> impl Future<Output = Result<Known, LedgerError>> + Send;
 
-    /// The head of a batch. It may live in any partition, as the batch may have had a key.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    fn head(&self, client: &str, batch: &str) -> Result<Option<BatchHead>, LedgerError> {
-        for partition in self.partitions().iter() {
-            if let Some(head) = self.read(partition, |state, _| state.batch_head(client, batch).cloned())? {
-                return Ok(Some(head));
-            }
-        }
-        Ok(None)
+    /// The head of a batch.
+    fn head(&self, client: &str, batch: &str) -> impl Future<Output = Result<Option<BatchHead>, LedgerError>> + Send {
+        let asked = self.ask(client, Question::Head { batch: batch.into() });
+        async { if let Known::Head(head) = asked.await? { Ok(head) } else { Err(besides()) } }
     }
 
     /// The batch that has an idempotency key; `partition` is that of the key.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    fn head_by_key(&self, partition: Partition, client: &str, key: &str) -> Result<Option<BatchHead>, LedgerError> {
-        self.read(partition, |state, _| state.batch_head_by_key(client, key).cloned())
+    fn head_by_key(
+        &self,
+        partition: Partition,
+        client: &str,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<BatchHead>, LedgerError>> + Send {
+        let asked = self.ask(client, Question::HeadByKey { partition, key: key.into() });
+        async { if let Known::Head(head) = asked.await? { Ok(head) } else { Err(besides()) } }
     }
 
     /// All batches of a client, in no order.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    fn heads(&self, client: &str) -> Result<Vec<BatchHead>, LedgerError> {
-        let mut heads = Vec::new();
-        for partition in self.partitions().iter() {
-            self.read(partition, |state, _| heads.extend(state.batch_heads(client).cloned()))?;
+    fn heads(&self, client: &str) -> impl Future<Output = Result<Vec<BatchHead>, LedgerError>> + Send {
+        async move {
+            let mut all = Vec::new();
+            for partition in self.partitions().iter() {
+                let Known::Heads(heads) = self.ask(client, Question::Heads { partition }).await? else {
+                    return Err(besides());
+                };
+                all.extend(heads);
+            }
+            Ok(all)
         }
-        Ok(heads)
     }
 
     /// What each partition counted for a batch, in the order of the partitions.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    fn parts(&self, client: &str, batch: &str) -> Result<Vec<BatchPart>, LedgerError> {
-        let part = |partition| self.read(partition, |state, _| state.batch_part(client, batch).unwrap_or_default());
-        self.partitions().iter().map(part).collect()
+    fn parts(&self, client: &str, batch: &str) -> impl Future<Output = Result<Vec<BatchPart>, LedgerError>> + Send {
+        let asked = self.ask(client, Question::Parts { batch: batch.into() });
+        async {
+            match asked.await? {
+                Known::Parts(parts) if parts.len() == usize::from(self.partitions().get()) => Ok(parts),
+                _ => Err(besides()),
+            }
+        }
     }
 
     /// The failed rows of a batch by line, and whether there were more.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    fn errors(&self, client: &str, batch: &str) -> Result<(Vec<RowErrorOwned>, bool), LedgerError> {
-        let (mut errors, mut more) = (Vec::new(), false);
-        for partition in self.partitions().iter() {
-            self.read(partition, |state, _| {
-                let (some, incomplete) = state.batch_errors(client, batch);
-                errors.extend_from_slice(some);
+    fn errors(
+        &self,
+        client: &str,
+        batch: &str,
+    ) -> impl Future<Output = Result<(Vec<RowErrorOwned>, bool), LedgerError>> + Send {
+        async move {
+            let (mut all, mut more) = (Vec::new(), false);
+            for partition in self.partitions().iter() {
+                let question = Question::Errors { partition, batch: batch.into() };
+                let Known::Errors(errors, incomplete) = self.ask(client, question).await? else {
+                    return Err(besides());
+                };
+                all.extend(errors);
                 more |= incomplete;
-            })?;
+            }
+            all.sort_unstable();
+            Ok((all, more))
         }
-        errors.sort_unstable();
-        Ok((errors, more))
     }
+}
+
+/// An answer of another kind than the question: only between releases that do not go together.
+fn besides() -> LedgerError {
+    LedgerError::Unavailable("the answer is not to the question: the nodes are of different releases".into())
 }

@@ -27,4 +27,4 @@ mod submit;
 
 pub use api::openapi::openapi;
 pub use gateway::{Gateway, GatewayConfig, StartError};
-pub use ledger::{Ledger, LedgerError};
+pub use ledger::{Folded, Known, Ledger, LedgerError, Question};

@@ -43,7 +43,7 @@ impl<L: Ledger> Opening<L> {
         let client = self.client.as_str();
         if let Some(key) = &self.key {
             let partition = self.partition("");
-            if let Some(head) = self.app.ledger.head_by_key(partition, client, key)? {
+            if let Some(head) = self.app.ledger.head_by_key(partition, client, key).await? {
                 return self.join(head, partition).await;
             }
         }
@@ -54,7 +54,7 @@ impl<L: Ledger> Opening<L> {
         let head = self.head(&batch, opened_at);
         match self.app.ledger.append(partition, &Event::BatchOpened(self.event(&head))).await {
             Ok(Outcome::BatchOpened(BatchOpenedOutcome::KeyTaken { batch, .. })) => {
-                let Some(head) = self.app.ledger.head(client, &batch)? else {
+                let Some(head) = self.app.ledger.head(client, &batch).await? else {
                     // Forgotten since: only when thousands of batches came in between.
                     return Err(Refusal { retry_after: Some(RETRY_BUSY), ..Refusal::new(503, "try again") });
                 };
@@ -121,7 +121,7 @@ impl<L: Ledger> Opening<L> {
             "another file".into()
         } else if head.api_version != self.spooled.version.number() {
             format!("version {} of the API", head.api_version)
-        } else if self.is_forgotten(&head)? {
+        } else if self.is_forgotten(&head).await? {
             let days = limits::BATCH_KEPT_MS / DAY_MS;
             let text = format!(
                 "batch {} of this Idempotency-Key was never completed, and what was applied of it is known for {days} \
@@ -137,12 +137,13 @@ impl<L: Ledger> Opening<L> {
     }
 
     /// Whether rows are missing, and partitions may have forgotten which: to go on would apply some of them again.
-    fn is_forgotten(&self, head: &BatchHead) -> Result<bool, LedgerError> {
+    async fn is_forgotten(&self, head: &BatchHead) -> Result<bool, LedgerError> {
         let app = &self.app;
         if app.ledger.now().ms().saturating_sub(head.opened_at) < limits::BATCH_KEPT_MS {
             return Ok(false);
         }
-        let status = status::of(&*app.ledger, &app.running, app.config.sole_gateway, &self.client, head.clone())?;
+        let status =
+            status::of(&*app.ledger, &app.running, app.config.sole_gateway, &self.client, head.clone()).await?;
         Ok(status.stage != Stage::Complete)
     }
 

@@ -64,7 +64,7 @@ pub(crate) fn sum(parts: &[BatchPart]) -> BatchPart {
 }
 
 /// Reads the counters of a batch. `alone`: no other gateway could be submitting it.
-pub(crate) fn of<L: Ledger>(
+pub(crate) async fn of<L: Ledger>(
     ledger: &L,
     running: &Running,
     alone: bool,
@@ -77,7 +77,7 @@ pub(crate) fn of<L: Ledger>(
     }
     // Asked for first: if it ends in between, the counters have what it did.
     let under_way = running.has(client, &head.batch);
-    let counted = sum(&ledger.parts(client.as_str(), &head.batch)?);
+    let counted = sum(&ledger.parts(client.as_str(), &head.batch).await?);
     let applied = counted.consumed() >= u64::from(head.rows_to_apply);
     // Failed rows go ahead of all others, so they are in the log once a row has been applied.
     let reported = head.rows_to_apply > 0 || head.rows_failed == 0;
@@ -99,8 +99,8 @@ mod tests {
     use super::*;
     use crate::fake::Fake;
 
-    #[test]
-    fn a_closed_batch_is_complete_whatever_the_partitions_have_forgotten() {
+    #[tokio::test]
+    async fn a_closed_batch_is_complete_whatever_the_partitions_have_forgotten() {
         let ledger = Fake::new(4);
         let client = ClientCode::new("demo").unwrap();
         let closed = BatchPart { updated: 7, created: 2, not_found: 1, failed: 1, ..BatchPart::default() };
@@ -117,14 +117,15 @@ mod tests {
             rows_skipped: 0,
             closed,
         };
-        let read = |closed| of(&*ledger, &Running::default(), true, &client, head(closed)).unwrap();
-        assert_eq!(read(None).stage, Stage::Stuck);
-        let complete = read(Some(closed));
+        let running = Running::default();
+        let read = async |closed| of(&*ledger, &running, true, &client, head(closed)).await.unwrap();
+        assert_eq!(read(None).await.stage, Stage::Stuck);
+        let complete = read(Some(closed)).await;
         assert_eq!((complete.stage, complete.consumed(), complete.failed()), (Stage::Complete, 10, 2));
         // Also while the same file is being sent once more.
         let running = Running::default();
         let _turn = running.begin(&client, "demo-1-a").unwrap();
-        let again = of(&*ledger, &running, true, &client, head(Some(closed))).unwrap();
+        let again = of(&*ledger, &running, true, &client, head(Some(closed))).await.unwrap();
         assert_eq!(again.stage, Stage::Complete);
     }
 }

@@ -124,16 +124,16 @@ impl<L: Ledger> Submission<L> {
     /// Runs to the end. `reported` is told when the failed rows are in the log, and dropped at the first failure:
     /// nobody shall wait for what may take long.
     pub(crate) async fn run(mut self, reported: oneshot::Sender<()>) {
-        self.metered = self.counted().unwrap_or_default();
+        self.metered = self.counted().await.unwrap_or_default();
         self.attempts(reported).await;
-        self.meter();
+        self.meter().await;
         // What reads as no longer under way has been counted.
         drop(self.turn);
     }
 
     /// Adds to the metrics what has been applied since the last call.
-    fn meter(&mut self) {
-        let Some(now) = self.counted() else { return };
+    async fn meter(&mut self) {
+        let Some(now) = self.counted().await else { return };
         // A partition that has forgotten its part counts less than before.
         let before = std::mem::replace(&mut self.metered, now);
         self.meters.rows_updated.increment(now.updated.saturating_sub(before.updated));
@@ -156,7 +156,7 @@ impl<L: Ledger> Submission<L> {
             } else {
                 waits = None;
             }
-            let now_applied = self.counted().map_or(applied, |part| part.consumed());
+            let now_applied = self.counted().await.map_or(applied, |part| part.consumed());
             if now_applied > applied {
                 (applied, progress_at, pause) = (now_applied, Instant::now(), FIRST_PAUSE);
             }
@@ -179,8 +179,8 @@ impl<L: Ledger> Submission<L> {
     }
 
     /// What the partitions counted, together; nothing if they cannot be read.
-    fn counted(&self) -> Option<BatchPart> {
-        let parts = self.ledger.parts(self.client.as_str(), &self.head.batch).ok()?;
+    async fn counted(&self) -> Option<BatchPart> {
+        let parts = self.ledger.parts(self.client.as_str(), &self.head.batch).await.ok()?;
         Some(status::sum(&parts))
     }
 
@@ -197,24 +197,24 @@ impl<L: Ledger> Submission<L> {
             // The caller may have gone.
             let _ = waiting.send(());
         }
-        if self.is_closed()? {
+        if self.is_closed().await? {
             // By somebody else meanwhile. The partitions may have forgotten their rows by now.
             return Ok(());
         }
         self.rows().await?;
-        self.meter();
+        self.meter().await;
         self.close().await
     }
 
-    fn is_closed(&self) -> Result<bool, LedgerError> {
+    async fn is_closed(&self) -> Result<bool, LedgerError> {
         let closed = |head: &BatchHead| head.closed.is_some();
         let (client, batch) = (self.client.as_str(), &*self.head.batch);
-        self.ledger.read(self.head_partition, |state, _| state.batch_head(client, batch).is_some_and(closed))
+        Ok(self.ledger.head(client, batch).await?.as_ref().is_some_and(closed))
     }
 
     /// Says that every row has been applied, and what came of them: first where the head is, then where rows are.
     async fn close(&self) -> Result<(), AttemptError> {
-        let parts = self.ledger.parts(self.client.as_str(), &self.head.batch)?;
+        let parts = self.ledger.parts(self.client.as_str(), &self.head.batch).await?;
         let BatchPart { updated, created, not_found, failed, .. } = status::sum(&parts);
         let client = self.client.as_str();
         let event = BatchClosed { client, batch: &self.head.batch, updated, created, not_found, failed };
@@ -236,7 +236,7 @@ impl<L: Ledger> Submission<L> {
     /// Appends the failed rows, ahead of all others: the fold keeps them by rising lines.
     async fn report(&self) -> Result<(), AttemptError> {
         let errors = &self.spooled.report.errors;
-        let (held, _) = self.ledger.errors(self.client.as_str(), &self.head.batch)?;
+        let (held, _) = self.ledger.errors(self.client.as_str(), &self.head.batch).await?;
         let last = held.last().map_or(0, |error| error.line);
         let missing = &errors[errors.partition_point(|error| error.line <= last)..];
         let mut rest = missing;
@@ -260,7 +260,7 @@ impl<L: Ledger> Submission<L> {
 
     /// Appends every row that its partition has not seen, and waits until all are applied.
     async fn rows(&self) -> Result<(), AttemptError> {
-        let parts = self.ledger.parts(self.client.as_str(), &self.head.batch)?;
+        let parts = self.ledger.parts(self.client.as_str(), &self.head.batch).await?;
         if status::sum(&parts).consumed() >= u64::from(self.head.rows_to_apply) {
             return Ok(());
         }

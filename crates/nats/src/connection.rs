@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -247,17 +248,17 @@ impl Nats {
     /// # Errors
     /// Says whether it may have been carried out.
     pub async fn request(&self, subject: &str, payload: Bytes, patience: Duration) -> Result<Bytes, RequestError> {
-        let mut waiting = self.ask(subject, None, payload).await?;
+        self.begin_request(subject, payload).await?.answer(patience).await
+    }
+
+    /// Asks; the question is on its way when this returns, so questions keep their order.
+    ///
+    /// # Errors
+    /// When nothing was sent.
+    pub async fn begin_request(&self, subject: &str, payload: Bytes) -> Result<Asked, RequestError> {
         let lost = self.lost();
-        let answer = tokio::select! {
-            answer = waiting.next() => answer,
-            () = lost => return Err(RequestError::Timeout(subject.to_owned())),
-            () = tokio::time::sleep(patience) => return Err(RequestError::Timeout(subject.to_owned())),
-        };
-        if answer.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
-            return Err(RequestError::NoResponders(subject.to_owned()));
-        }
-        Ok(answer.payload)
+        let waiting = self.ask(subject, None, payload).await?;
+        Ok(Asked { subject: subject.to_owned(), waiting, lost: Box::pin(lost) })
     }
 
     /// What is published to a subject from now on; `queue` shares it with others of the same name.
@@ -318,6 +319,31 @@ impl Subscription {
             reply: message.reply.map(|reply| reply.to_string()),
             payload: message.payload,
         })
+    }
+}
+
+/// A question that was asked.
+pub struct Asked {
+    subject: String,
+    waiting: Waiting,
+    lost: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Asked {
+    /// Waits for its answer.
+    ///
+    /// # Errors
+    /// Says whether it may have been carried out.
+    pub async fn answer(mut self, patience: Duration) -> Result<Bytes, RequestError> {
+        let answer = tokio::select! {
+            answer = self.waiting.next() => answer,
+            () = self.lost => return Err(RequestError::Timeout(self.subject)),
+            () = tokio::time::sleep(patience) => return Err(RequestError::Timeout(self.subject)),
+        };
+        if answer.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
+            return Err(RequestError::NoResponders(self.subject));
+        }
+        Ok(answer.payload)
     }
 }
 

@@ -112,7 +112,7 @@ pub(crate) struct Batches {
 }
 
 /// What the fold made of a head.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BatchOpenedOutcome {
     /// It is the batch for its key, now or since before.
     Opened,

@@ -87,6 +87,21 @@ pub(crate) struct EdgeArgs {
     checkpoint_seconds: Option<u64>,
 }
 
+/// What a gateway is told.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct GatewayArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    common: CommonArgs,
+    /// The control plane's public key, 64 hexadecimal digits
+    #[arg(long, env = "CAMEO_CONTROL_KEY", value_name = "HEX")]
+    control_key: Option<String>,
+    /// File with the control plane's public key
+    #[arg(long, env = "CAMEO_CONTROL_KEY_FILE", value_name = "FILE", conflicts_with = "control_key")]
+    control_key_file: Option<PathBuf>,
+}
+
 /// What a control plane is told.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -100,6 +115,9 @@ pub(crate) struct ControlArgs {
     /// URL by which the admin pages reach the edges [default: http://127.0.0.1:8081]
     #[arg(long, env = "CAMEO_EDGE_URL", value_name = "URL")]
     edge_url: Option<String>,
+    /// URL by which the admin pages reach the gateway [default: http://127.0.0.1:8082]
+    #[arg(long, env = "CAMEO_GATEWAY_URL", value_name = "URL")]
+    gateway_url: Option<String>,
     /// A client (tenant) to create if it is not there, CODE or CODE:LIFETIME_DAYS; may be given several times [default: demo]
     #[arg(long = "client", env = "CAMEO_CLIENTS", value_name = "CODE[:DAYS]", value_delimiter = ',')]
     clients: Vec<String>,
@@ -137,12 +155,20 @@ pub(crate) struct EdgeConfig {
     pub(crate) checkpoint_every: Duration,
 }
 
+/// What holds for a gateway.
+#[derive(Clone, Debug)]
+pub(crate) struct GatewayConfig {
+    pub(crate) common: Common,
+    pub(crate) control_key: Verifying,
+}
+
 /// What holds for a control plane.
 #[derive(Clone, Debug)]
 pub(crate) struct ControlConfig {
     pub(crate) common: Common,
     pub(crate) signing_key_file: PathBuf,
     pub(crate) edge_url: String,
+    pub(crate) gateway_url: String,
     pub(crate) clients: Vec<ClientConfig>,
     pub(crate) admin_password: Option<Hidden>,
     pub(crate) log_replicas: usize,
@@ -239,26 +265,44 @@ impl EdgeArgs {
         }
         or_file!(self, file: checkpoint_seconds);
         self.common.or(file.common);
-        let key = match (&self.control_key, &self.control_key_file) {
-            (Some(key), _) => key.clone(),
-            (None, Some(path)) => read(path)?,
-            (None, None) => bail!("an edge needs the control plane's public key: --control-key or --control-key-file"),
-        };
+        let control_key = control_key(self.control_key, self.control_key_file.as_deref())?;
         let checkpoint_seconds = self.checkpoint_seconds.unwrap_or(5);
         ensure!((1..=3600).contains(&checkpoint_seconds), "checkpoint_seconds is 1 to 3600, not {checkpoint_seconds}");
         Ok(EdgeConfig {
             common: self.common.resolve()?,
-            control_key: Verifying::from_hex(&key).context("the control plane's public key")?,
+            control_key,
             checkpoint_every: Duration::from_secs(checkpoint_seconds),
         })
     }
+}
+
+impl GatewayArgs {
+    /// Puts flags, variables, file and defaults together, and checks all of it.
+    pub(crate) fn resolve(mut self) -> anyhow::Result<GatewayConfig> {
+        let mut file: Self = file(self.common.config.as_deref())?;
+        if self.control_key.is_none() && self.control_key_file.is_none() {
+            or_file!(self, file: control_key control_key_file);
+        }
+        self.common.or(file.common);
+        let control_key = control_key(self.control_key, self.control_key_file.as_deref())?;
+        Ok(GatewayConfig { common: self.common.resolve()?, control_key })
+    }
+}
+
+fn control_key(key: Option<String>, file: Option<&Path>) -> anyhow::Result<Verifying> {
+    let key = match (key, file) {
+        (Some(key), _) => key,
+        (None, Some(path)) => read(path)?,
+        (None, None) => bail!("a node needs the control plane's public key: --control-key or --control-key-file"),
+    };
+    Verifying::from_hex(&key).context("the control plane's public key")
 }
 
 impl ControlArgs {
     /// Puts flags, variables, file and defaults together, and checks all of it.
     pub(crate) fn resolve(mut self) -> anyhow::Result<ControlConfig> {
         let mut file: Self = file(self.common.config.as_deref())?;
-        or_file!(self, file: signing_key_file edge_url admin_password_file log_replicas log_max_bytes partitions);
+        or_file!(self, file: signing_key_file edge_url gateway_url admin_password_file log_replicas log_max_bytes partitions);
         if self.clients.is_empty() {
             self.clients = file.clients;
         }
@@ -276,6 +320,7 @@ impl ControlArgs {
         Ok(ControlConfig {
             signing_key_file: self.signing_key_file.unwrap_or_else(|| common.data_dir.join("signing.key")),
             edge_url: self.edge_url.unwrap_or_else(|| "http://127.0.0.1:8081".into()),
+            gateway_url: self.gateway_url.unwrap_or_else(|| "http://127.0.0.1:8082".into()),
             clients,
             admin_password: self.admin_password_file.as_deref().map(secret).transpose()?.map(Hidden),
             log_replicas,

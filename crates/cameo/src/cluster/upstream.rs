@@ -1,4 +1,4 @@
-//! The way from the control plane's pages to the edges: HTTP, each request with a pass of the control plane.
+//! The way from the control plane's pages to edges and gateway: HTTP, each request with a pass of the control plane.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,25 +22,42 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 struct Forward {
     client: Client<HttpConnector, Body>,
-    base: String,
+    edges: String,
+    gateway: String,
     sealer: Sealer,
 }
 
-/// Sends everything on to a URL.
-pub(super) fn router(base: &str, sealer: Sealer) -> anyhow::Result<Router> {
-    let base = base.trim_end_matches('/').to_owned();
-    let uri: Uri = base.parse().with_context(|| format!("{base:?} is not a URL"))?;
-    anyhow::ensure!(uri.scheme_str() == Some("http"), "{base:?} is not a URL that begins with http://");
+/// Sends everything on: batches to the gateway, the rest to the edges.
+pub(super) fn router(edges: &str, gateway: &str, sealer: Sealer) -> anyhow::Result<Router> {
     let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-    Ok(Router::new().fallback(forward).with_state(Forward { client, base, sealer }))
+    let forward = Forward { client, edges: base(edges)?, gateway: base(gateway)?, sealer };
+    Ok(Router::new().fallback(send_on).with_state(forward))
 }
 
-async fn forward(State(forward): State<Forward>, mut request: Request) -> Response {
+fn base(url: &str) -> anyhow::Result<String> {
+    let base = url.trim_end_matches('/').to_owned();
+    let uri: Uri = base.parse().with_context(|| format!("{base:?} is not a URL"))?;
+    anyhow::ensure!(uri.scheme_str() == Some("http"), "{base:?} is not a URL that begins with http://");
+    Ok(base)
+}
+
+/// Whether a path is one of the gateway's: `/m2/{client}/…/batch…` or `/v1/{client}/batches…`.
+fn is_bulk(path: &str) -> bool {
+    let mut segments = path.split('/').skip(1);
+    match (segments.next(), segments.nth(1)) {
+        (Some("v1"), Some("batches")) => true,
+        (Some("m2"), third) => third.into_iter().chain(segments).any(|segment| segment.starts_with("batch")),
+        _ => false,
+    }
+}
+
+async fn send_on(State(forward): State<Forward>, mut request: Request) -> Response {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let pass = forward.sealer.pass(request.method().as_str(), &path, now);
-    let unreachable = |why: String| Refusal::new(503, format!("no edge answers: {why}")).response(Family::Native);
-    let (Ok(uri), Ok(pass)) = (format!("{}{path}", forward.base).parse(), HeaderValue::try_from(pass)) else {
+    let unreachable = |why: String| Refusal::new(503, format!("no node answers: {why}")).response(Family::Native);
+    let base = if is_bulk(request.uri().path()) { &forward.gateway } else { &forward.edges };
+    let (Ok(uri), Ok(pass)) = (format!("{base}{path}").parse(), HeaderValue::try_from(pass)) else {
         return unreachable("the path cannot be sent on".into());
     };
     *request.uri_mut() = uri;
@@ -51,5 +68,27 @@ async fn forward(State(forward): State<Forward>, mut request: Request) -> Respon
         Ok(Ok(response)) => response.map(Body::new),
         Ok(Err(error)) => unreachable(error.to_string()),
         Err(_) => unreachable(format!("not within {} s", PATIENCE.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_go_to_the_gateway_and_the_rest_to_the_edges() {
+        for path in [
+            "/v1/demo/batches",
+            "/v1/demo/batches/x",
+            "/m2/demo/v2/profile/batchUpdate",
+            "/m2/demo/profile/batchStatus",
+        ] {
+            assert!(is_bulk(path), "{path}");
+        }
+        for path in
+            ["/", "/v1/demo/profiles/tnt/batches", "/v1/batches", "/m2/demo/profile/update", "/rest/v1/profiles/batch"]
+        {
+            assert!(!is_bulk(path), "{path}");
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(super) async fn get<L: Ledger>(
     headers: HeaderMap,
 ) -> Response {
     let shape = Shape::asked(&headers);
-    match look(&app, client, query.as_deref().unwrap_or_default()) {
+    match look(&app, client, query.as_deref().unwrap_or_default()).await {
         Err(refusal) => shape.refuse(&refusal),
         Ok((head, errors, truncated)) if shape == Shape::Json => {
             let rows = errors.iter().map(|e| json!({"line": e.line, "column": e.column, "reason": e.reason}));
@@ -47,13 +47,13 @@ pub(super) async fn get<L: Ledger>(
 
 type Found = (BatchHead, Vec<RowErrorOwned>, bool);
 
-fn look<L: Ledger>(app: &App<L>, client: ClientPath, query: &str) -> Result<Found, Refusal> {
+async fn look<L: Ledger>(app: &App<L>, client: ClientPath, query: &str) -> Result<Found, Refusal> {
     let client = app.client(client)?;
     let client = &client.code;
-    let head = app.batch_of_query(client, &query::pairs(query.as_bytes())?)?;
+    let head = app.batch_of_query(client, &query::pairs(query.as_bytes())?).await?;
     // Counted first, so that a row that fails in between is no reason to call the report short.
-    let failed = app.status(client, head.clone())?.failed();
-    let (errors, dropped) = app.ledger.errors(client.as_str(), &head.batch)?;
+    let failed = app.status(client, head.clone()).await?.failed();
+    let (errors, dropped) = app.ledger.errors(client.as_str(), &head.batch).await?;
     let truncated = dropped || (errors.len() as u64) < failed;
     Ok((head, errors, truncated))
 }

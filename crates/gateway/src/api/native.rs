@@ -30,7 +30,7 @@ pub(super) async fn list<L: Ledger>(
     client: ClientPath,
     RawQuery(query): RawQuery,
 ) -> Response {
-    answer(page(&app, client, query.as_deref().unwrap_or_default()))
+    answer(page(&app, client, query.as_deref().unwrap_or_default()).await)
 }
 
 /// One batch.
@@ -41,7 +41,7 @@ pub(super) async fn one<L: Ledger>(
     State(app): State<Arc<App<L>>>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Response {
-    answer(single(&app, path))
+    answer(single(&app, path).await)
 }
 
 fn answer(found: Result<Value, Refusal>) -> Response {
@@ -51,19 +51,22 @@ fn answer(found: Result<Value, Refusal>) -> Response {
     }
 }
 
-fn page<L: Ledger>(app: &App<L>, client: ClientPath, query: &str) -> Result<Value, Refusal> {
+async fn page<L: Ledger>(app: &App<L>, client: ClientPath, query: &str) -> Result<Value, Refusal> {
     let client = app.client(client)?;
     let client = &client.code;
     let pairs = query::pairs(query.as_bytes())?;
     let (limit, after) = (limit(&pairs)?, after(&pairs)?);
-    let mut heads = app.ledger.heads(client.as_str())?;
+    let mut heads = app.ledger.heads(client.as_str()).await?;
     heads.retain(|head| after.is_none_or(|after| age(head) < after));
     heads.sort_unstable_by(|a, b| age(b).cmp(&age(a)));
     let more = heads.len() > limit;
     heads.truncate(limit);
     let next = heads.last().filter(|_| more).map(|head| head.batch.clone());
-    let batches = heads.into_iter().map(|head| app.status(client, head).map(|status| shown(&status)));
-    Ok(json!({"client": client.as_str(), "batches": batches.collect::<Result<Vec<_>, _>>()?, "next": next}))
+    let mut batches = Vec::with_capacity(heads.len());
+    for head in heads {
+        batches.push(shown(&app.status(client, head).await?));
+    }
+    Ok(json!({"client": client.as_str(), "batches": batches, "next": next}))
 }
 
 /// What the list goes by; the id tells those of one millisecond apart.
@@ -92,11 +95,14 @@ fn after(pairs: &query::Pairs) -> Result<Option<(u64, &str)>, Refusal> {
     Ok(Some((opened_at.ok_or_else(wrong)?, batch)))
 }
 
-fn single<L: Ledger>(app: &App<L>, path: Result<Path<(String, String)>, PathRejection>) -> Result<Value, Refusal> {
+async fn single<L: Ledger>(
+    app: &App<L>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Value, Refusal> {
     let Path((client, batch)) = path.map_err(|_| Refusal::new(400, "the path is not URL-encoded UTF-8"))?;
     let client = app.client_of(&client)?;
     let client = &client.code;
-    Ok(shown(&app.status(client, app.batch(client, &batch)?)?))
+    Ok(shown(&app.status(client, app.batch(client, &batch).await?).await?))
 }
 
 fn shown(status: &Status) -> Value {

@@ -27,7 +27,7 @@ pub(super) async fn get<L: Ledger>(
     headers: HeaderMap,
 ) -> Response {
     let shape = Shape::asked(&headers);
-    match look(&app, client, query.as_deref().unwrap_or_default()) {
+    match look(&app, client, query.as_deref().unwrap_or_default()).await {
         Ok((status, details)) if shape == Shape::Xml => xml_reply(|out| {
             element(out, "batchId", &status.head.batch);
             element(out, "status", status.stage.text());
@@ -41,12 +41,12 @@ pub(super) async fn get<L: Ledger>(
     }
 }
 
-fn look<L: Ledger>(app: &App<L>, client: ClientPath, query: &str) -> Result<(Status, bool), Refusal> {
+async fn look<L: Ledger>(app: &App<L>, client: ClientPath, query: &str) -> Result<(Status, bool), Refusal> {
     let client = app.client(client)?;
     let client = &client.code;
     let pairs = query::pairs(query.as_bytes())?;
     let details = switch(&pairs, "showDetails")?;
-    Ok((app.status(client, app.batch_of_query(client, &pairs)?)?, details))
+    Ok((app.status(client, app.batch_of_query(client, &pairs).await?).await?, details))
 }
 
 fn counters(status: &Status) -> [(&'static str, u64); 4] {

@@ -330,7 +330,7 @@ async fn what_came_of_a_batch_is_written_into_its_head() {
     let batch = site.upload(V2, "batch=pcId,a\n1,x\n2,y\n3,z,zz\n").await;
     let id = batch["batchId"].as_str().unwrap().to_owned();
     let closed = loop {
-        if let Some(closed) = site.ledger.head("demo", &id).unwrap().and_then(|head| head.closed) {
+        if let Some(closed) = site.ledger.head_now(&id).and_then(|head| head.closed) {
             break closed;
         }
         tokio::task::yield_now().await;

@@ -1,6 +1,7 @@
 //! The fold: one event, one change of the partition's state. Total and deterministic.
 
 use hashbrown::hash_table::Entry;
+use serde::{Deserialize, Serialize};
 
 use super::PartitionState;
 use crate::affinity;
@@ -14,7 +15,7 @@ use crate::session::Visits;
 use crate::time::LogTime;
 
 /// What became of an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Of a visit.
     Visit(VisitOutcome),
@@ -37,7 +38,7 @@ pub enum Outcome {
 }
 
 /// What became of a visit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VisitOutcome {
     /// Its event id was seen before: nothing changed.
     pub duplicate: bool,
@@ -50,7 +51,7 @@ pub struct VisitOutcome {
 }
 
 /// What became of an update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpdateOutcome {
     /// The profile has the values, except where it had newer ones.
     Updated,

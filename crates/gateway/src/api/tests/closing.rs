@@ -5,10 +5,11 @@ use cameo_profile::state::BatchHead;
 use cameo_profile::{Event, Partition, limits};
 
 use super::*;
+use crate::ledger::Folded as _;
 
 impl Site {
     fn head(&self, id: &str) -> BatchHead {
-        self.ledger.head("demo", id).unwrap().unwrap()
+        self.ledger.head_now(id).unwrap()
     }
 
     /// Waits until the head has the counts.
@@ -38,7 +39,7 @@ impl Site {
     }
 
     fn counted_by_partitions(&self, id: &str) -> u64 {
-        crate::status::sum(&self.ledger.parts("demo", id).unwrap()).consumed()
+        crate::status::sum(&self.ledger.parts_now(id)).consumed()
     }
 }
 

@@ -127,16 +127,18 @@ async fn another_gateway_may_be_at_it_for_a_minute() {
     let id = site.post(V2, &[], EXAMPLE).await.batch();
     site.settled(&id).await;
     let client = ClientCode::new("demo").unwrap();
-    let mut head = site.ledger.head("demo", &id).unwrap().unwrap();
+    let mut head = site.ledger.head_now(&id).unwrap();
     // As if one more row were missing, and nobody had closed it.
     head.rows_to_apply += 1;
     head.closed = None;
-    let stage =
-        |alone| crate::status::of(&*site.ledger, &crate::submit::Running::default(), alone, &client, head.clone());
-    let text = |alone| stage(alone).unwrap().stage.text();
-    assert_eq!((text(true), text(false)), ("stuck", "incomplete"));
+    let running = crate::submit::Running::default();
+    let text = async |alone| {
+        let status = crate::status::of(&*site.ledger, &running, alone, &client, head.clone()).await;
+        status.unwrap().stage.text()
+    };
+    assert_eq!((text(true).await, text(false).await), ("stuck", "incomplete"));
     site.ledger.pass(60_000);
-    assert_eq!(text(false), "stuck");
+    assert_eq!(text(false).await, "stuck");
 }
 
 #[tokio::test]

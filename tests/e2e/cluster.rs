@@ -1,0 +1,178 @@
+//! A cluster over real NATS servers: what one edge takes all edges have, tokens die on all of them, and the death of a
+//! server loses and doubles nothing.
+
+use std::time::Duration;
+
+use cameo_tests::admin::ADMIN_PASSWORD;
+use cameo_tests::cluster::{Cluster, LEASE_SECONDS};
+use cameo_tests::http::Request;
+use cameo_tests::server::Server;
+use cameo_tests::wait;
+use serde_json::{Value, json};
+
+fn fetch(edge: &Server, token: &str) -> u16 {
+    let request = Request::get("/rest/v1/profiles/a0?client=demo");
+    edge.send(&request.header("Authorization", &format!("Bearer {token}"))).status
+}
+
+/// Visits that a profile has counted.
+fn visits(profile: &Value) -> Option<u64> {
+    profile["profileAttributes"]["visitCount"]["value"].as_str().and_then(|count| count.parse().ok())
+}
+
+/// Signs the first admin in, and returns the cookie.
+fn sign_in(control: &Server) -> String {
+    let form = format!("name=admin&password={}", ADMIN_PASSWORD.replace(' ', "+"));
+    let signed_in = control.send(&Request::post("/admin/sign-in", "application/x-www-form-urlencoded", form));
+    let cookie = signed_in.expect(303).header("set-cookie").split(';').next().map(str::to_owned);
+    cookie.expect("a cookie")
+}
+
+#[test]
+fn what_one_edge_takes_all_edges_have_and_a_rotated_token_is_dead_on_all() {
+    let Some(cluster) = Cluster::start(1, 3) else { return };
+    for n in 0..30 {
+        let took = cluster.edge(n % 3).post_json(
+            "/v1/demo/visits?return=profile",
+            &json!({"ids": {"tntId": format!("a{n}")}, "profile": {"n": n.to_string()}}),
+        );
+        assert_eq!(took.expect(200).json()["profile"]["profileAttributes"]["n"]["value"], n.to_string());
+        // Read your writes: at the edge that took it, at once.
+        cluster.edge(n % 3).get(&format!("/v1/demo/profiles/tnt/a{n}")).expect(200);
+    }
+    let ids: Vec<_> = (0..30).map(|n| format!("a{n}")).collect();
+    assert_eq!(cluster.agreed(&ids).len(), 30);
+
+    let made = cluster.admin("POST", "/v1/demo/tokens", &json!({"name": "pos", "scopes": ["profile:read"]}));
+    let made = made.expect(201).json();
+    let (id, mut token) = (made["token"]["id"].as_str().unwrap(), made["accessToken"].as_str().unwrap().to_owned());
+    cluster.admin("PATCH", "/v1/demo/settings", &json!({"enableProfileApiAuthentication": true})).expect(200);
+    for _ in 0..20 {
+        let rotated = cluster.admin("POST", &format!("/v1/demo/tokens/{id}/rotate"), &json!({})).expect(200).json();
+        let nodes = rotated["confirmation"]["nodes"].as_array().unwrap();
+        assert_eq!(nodes.len(), 5, "three edges, gateway and control plane: {rotated}");
+        let new = rotated["accessToken"].as_str().unwrap().to_owned();
+        for edge in cluster.edges.iter().flatten() {
+            assert_eq!((fetch(edge, &token), fetch(edge, &new)), (401, 200));
+        }
+        token = new;
+    }
+    // An edge that stands still delays a rotation by its lease, and refuses the old token from its first breath.
+    cluster.edge(2).pause();
+    let rotated = cluster.admin("POST", &format!("/v1/demo/tokens/{id}/rotate"), &json!({})).expect(200).json();
+    let nodes = rotated["confirmation"]["nodes"].as_array().unwrap();
+    assert!(nodes.iter().any(|node| node["node"] == "edge-2" && node["how"] == "lapsed"), "{rotated}");
+    assert_eq!((fetch(cluster.edge(0), &token), fetch(cluster.edge(1), &token)), (401, 401));
+    cluster.edge(2).resume();
+    let end = std::time::Instant::now() + Duration::from_secs(LEASE_SECONDS * 2);
+    while std::time::Instant::now() < end {
+        let status = fetch(cluster.edge(2), &token);
+        assert!(matches!(status, 401 | 503), "the old token was let in with {status}");
+    }
+    let page = cluster.admin("GET", "/v1/cluster", &Value::Null).expect(200).json();
+    assert_eq!(page["nodes"].as_array().map(Vec::len), Some(5), "{page}");
+}
+
+#[test]
+fn servers_and_edges_die_and_every_visit_counts_once_everywhere() {
+    let Some(mut cluster) = Cluster::start(3, 3) else { return };
+    let mut slowest = Duration::ZERO;
+    let ids: Vec<_> = (0..8).map(|n| format!("c{n}")).collect();
+    let mut sent = vec![0; ids.len()];
+    for round in 0..3 {
+        for burst in 0..40_usize {
+            let n = (round * 40 + burst) % ids.len();
+            if burst == 15 {
+                let leader = cluster.leader("CAMEO_LOG_0");
+                cluster.nats.kill(leader);
+                // Whoever is asked next has to wait for the new leader, if it is of this stream.
+                slowest = slowest.max(cluster.visit(0, &ids[n], &format!("{round}-{burst}")));
+                cluster.nats.restart(leader);
+            } else {
+                slowest = slowest.max(cluster.visit(burst % 2, &ids[n], &format!("{round}-{burst}")));
+            }
+            sent[n] += 1;
+        }
+        cluster.kill_edge(2);
+        cluster.visit(0, &ids[0], &format!("{round}-while-down"));
+        sent[0] += 1;
+        cluster.restart_edge(2);
+        let profiles = cluster.agreed(&ids);
+        let counted: Vec<_> = profiles.iter().map(visits).collect();
+        assert_eq!(counted, sent.iter().map(|count| Some(*count)).collect::<Vec<_>>(), "round {round}");
+    }
+    eprintln!("slowest visit over the death of a NATS server: {slowest:?}");
+}
+
+#[test]
+fn without_nats_reads_go_on_with_their_age_and_everything_recovers() {
+    let Some(mut cluster) = Cluster::start_with_lease(1, 1, 20) else { return };
+    cluster.visit(0, "o1", "first");
+    let path = "/v1/demo/profiles/tnt/o1";
+    assert_eq!(cluster.edge(0).get(path).expect(200).header("cameo-data-age"), "");
+    cluster.nats.kill(0);
+    let answer = wait::until("a read that says how old it is", || {
+        let answer = cluster.edge(0).get(path).expect(200);
+        (!answer.header("cameo-data-age").is_empty()).then_some(answer)
+    });
+    assert_eq!(answer.json()["profileAttributes"]["last"]["value"], "first");
+    let refused = cluster.edge(0).post_json("/v1/demo/visits", &json!({"ids": {"tntId": "o1"}}));
+    assert_eq!((refused.status, refused.header("retry-after").is_empty()), (503, false), "{}", refused.text());
+    // When nobody can tell any more which tokens are good, protected calls are refused, reads among them.
+    wait::until("a read that is refused", || (cluster.edge(0).get(path).status == 503).then_some(()));
+    assert_eq!(cluster.edge(0).get("/readyz").status, 503);
+    cluster.nats.restart(0);
+    cluster.visit(0, "o1", "second");
+    wait::until("a node that is ready again", || (cluster.edge(0).get("/readyz").status == 200).then_some(()));
+    let profile = cluster.edge(0).get(path).expect(200).json();
+    assert_eq!(profile["profileAttributes"]["last"]["value"], "second");
+}
+
+#[test]
+fn a_bulk_file_reaches_every_edge_also_when_its_edge_dies() {
+    const ROWS: usize = 20_000;
+    let Some(mut cluster) = Cluster::start(1, 2) else { return };
+    let gateway = cluster.gateway.as_ref().expect("the gateway runs");
+    let mut file = String::from("batch=pcId,tier,n\n");
+    (0..ROWS).for_each(|n| file.push_str(&format!("b{n},gold,{n}\n")));
+    let upload = Request::post("/m2/demo/v2/profile/batchUpdate", "text/csv", file.as_str());
+    let upload = upload.header("Accept", "application/json").header("Idempotency-Key", "one");
+    let batch = gateway.send(&upload).expect(200).json()["batchId"].as_str().expect("a batch").to_owned();
+    // Whichever edge the gateway is at: the rows that it had not answered for go to the other one, and count once.
+    cluster.kill_edge(0);
+    cluster.restart_edge(0);
+    cluster.kill_edge(1);
+    cluster.restart_edge(1);
+    let gateway = cluster.gateway.as_ref().expect("the gateway runs");
+    let status = wait::until("a batch that is complete", || {
+        let status = gateway.get(&format!("/v1/demo/batches/{batch}"));
+        let status = (status.status == 200).then(|| status.json())?;
+        (status["status"] == "complete").then_some(status)
+    });
+    assert_eq!(status["createdProfiles"], ROWS, "{status}");
+    // Sent again with its key: the same batch, and nothing is applied twice.
+    let again = gateway.send(&upload).expect(200).json();
+    assert_eq!(again["batchId"].as_str(), Some(batch.as_str()));
+    let ids: Vec<_> = [0, 1, ROWS / 2, ROWS - 1].iter().map(|n| format!("b{n}")).collect();
+    for (profile, n) in cluster.agreed(&ids).iter().zip([0, 1, ROWS / 2, ROWS - 1]) {
+        assert_eq!(profile["profileAttributes"]["n"]["value"], n.to_string(), "{profile}");
+    }
+    let listed = gateway.get("/v1/demo/batches").expect(200).json();
+    assert_eq!(listed["batches"].as_array().map(Vec::len), Some(1), "{listed}");
+}
+
+#[test]
+fn the_admin_pages_reach_profiles_and_batches_over_the_network() {
+    let Some(cluster) = Cluster::start(1, 1) else { return };
+    cluster.visit(0, "p1", "seen");
+    // Nobody without a token gets in, and the pages need none: the control plane vouches for them.
+    cluster.admin("PATCH", "/v1/demo/settings", &json!({"enableProfileApiAuthentication": true})).expect(200);
+    cluster.edge(0).get("/v1/demo/profiles/tnt/p1").expect(401);
+    let forged = Request::get("/v1/demo/profiles/tnt/p1").header("cameo-pass", "1.00");
+    cluster.edge(0).send(&forged).expect(401);
+    let control = cluster.control.as_ref().expect("the control plane runs");
+    let cookie = sign_in(control);
+    let page = |path: &str| control.send(&Request::get(path).header("Cookie", &cookie)).expect(200).text();
+    assert!(page("/admin/c/demo/profiles?kind=tnt&id=p1").contains("seen"));
+    assert!(page("/admin/c/demo/batches").contains("No batches") || page("/admin/c/demo/batches").contains("Batches"));
+}

@@ -1,0 +1,182 @@
+//! A cluster of a test's own: real NATS servers, a control plane, a gateway and edges, each a process.
+
+use cameo_nats::testing::Servers;
+use serde_json::{Value, json};
+
+use crate::admin::{ADMIN_PASSWORD, basic};
+use crate::http::{Request, Response};
+use crate::server::{Server, Setup};
+use crate::wait;
+
+/// The key pair of the control plane: that of RFC 8032 §7.1, test 1.
+const SIGNING_KEY: &str = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+const CONTROL_KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
+/// The auth lease unless a test wants another: short, as tests wait for it to lapse.
+pub const LEASE_SECONDS: u64 = 2;
+
+/// NATS with a control plane and edges.
+pub struct Cluster {
+    // Ended in this order.
+    /// The edges; one that is down is not there.
+    pub edges: Vec<Option<Server>>,
+    /// The gateway.
+    pub gateway: Option<Server>,
+    /// The control plane.
+    pub control: Option<Server>,
+    /// NATS.
+    pub nats: Servers,
+    lease_seconds: u64,
+    runtime: tokio::runtime::Runtime,
+    files: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts it and waits until all of it is ready; `None` when this machine has no NATS server.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start(nats: usize, edges: usize) -> Option<Self> {
+        Self::start_with_lease(nats, edges, LEASE_SECONDS)
+    }
+
+    /// As [`Self::start`], with another lease.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start_with_lease(nats: usize, edges: usize, lease_seconds: u64) -> Option<Self> {
+        let runtime = tokio::runtime::Runtime::new().expect("threads");
+        let servers = runtime.block_on(Servers::start(nats))?;
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let secret = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).expect("a file can be written");
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&path, mode).expect("a file takes its mode");
+        };
+        secret("signing.key", SIGNING_KEY);
+        secret("admin.password", ADMIN_PASSWORD);
+        let mut cluster =
+            Self { edges: Vec::new(), gateway: None, control: None, nats: servers, lease_seconds, runtime, files };
+        // All at once, as compose does: who needs another waits for it.
+        let starting: Vec<_> = (0..edges).map(|n| cluster.edge_setup(n).spawn()).collect();
+        let gateway = cluster.gateway_setup().spawn();
+        let control = cluster.control_setup(&starting[0].url(), &gateway.url()).spawn();
+        let up = |server: Server| match server.ready() {
+            Ok(server) => Some(server),
+            Err(refusal) => panic!("a node ended at start ({}):\n{}", refusal.status, refusal.log),
+        };
+        cluster.gateway = up(gateway);
+        cluster.control = up(control);
+        cluster.edges = starting.into_iter().map(up).collect();
+        Some(cluster)
+    }
+
+    fn common(&self, node: &str) -> Vec<String> {
+        let lease = self.lease_seconds.to_string();
+        let urls = self.nats.urls().join(",");
+        ["--node", node, "--nats", &urls, "--auth-lease-seconds", &lease, "--drain-seconds", "1"]
+            .map(str::to_owned)
+            .into()
+    }
+
+    fn edge_setup(&self, n: usize) -> Setup {
+        let mut arguments = self.common(&format!("edge-{n}"));
+        arguments.extend(["--control-key", CONTROL_KEY, "--checkpoint-seconds", "1"].map(str::to_owned));
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        Setup::at(&self.files.path().join(format!("edge-{n}"))).role("edge").with(&arguments)
+    }
+
+    fn gateway_setup(&self) -> Setup {
+        let mut arguments = self.common("gateway-0");
+        arguments.extend(["--control-key", CONTROL_KEY].map(str::to_owned));
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        Setup::at(&self.files.path().join("gateway")).role("gateway").with(&arguments)
+    }
+
+    fn control_setup(&self, edge_url: &str, gateway_url: &str) -> Setup {
+        let mut arguments = self.common("control-0");
+        let file = |name: &str| self.files.path().join(name).to_string_lossy().into_owned();
+        arguments.extend(["--signing-key-file".to_owned(), file("signing.key")]);
+        arguments.extend(["--admin-password-file".to_owned(), file("admin.password")]);
+        arguments.extend(["--log-replicas".to_owned(), self.nats.count().to_string()]);
+        arguments.extend(["--edge-url", edge_url, "--gateway-url", gateway_url].map(str::to_owned));
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        Setup::at(&self.files.path().join("control")).role("control").with(&arguments)
+    }
+
+    /// An edge that runs.
+    ///
+    /// # Panics
+    /// When it is down.
+    #[must_use]
+    pub fn edge(&self, n: usize) -> &Server {
+        self.edges[n].as_ref().expect("the edge runs")
+    }
+
+    /// Kills an edge.
+    pub fn kill_edge(&mut self, n: usize) {
+        if let Some(edge) = self.edges[n].take() {
+            edge.kill();
+        }
+    }
+
+    /// Starts an edge again, with what it has on disk.
+    pub fn restart_edge(&mut self, n: usize) {
+        self.edges[n] = Some(self.edge_setup(n).start());
+    }
+
+    /// Calls the admin API as its first admin.
+    ///
+    /// # Panics
+    /// When the control plane is down.
+    #[must_use]
+    pub fn admin(&self, method: &str, path: &str, body: &Value) -> Response {
+        let request = Request::new(method, path).header("Content-Type", "application/json").body(body.to_string());
+        let request = request.header("Authorization", &basic("admin", ADMIN_PASSWORD));
+        self.control.as_ref().expect("the control plane runs").send(&request)
+    }
+
+    /// Which NATS server leads a stream.
+    #[must_use]
+    pub fn leader(&self, stream: &str) -> usize {
+        self.runtime.block_on(async {
+            let nats = self.nats.connect("test").await;
+            self.nats.leader(&nats, stream).await
+        })
+    }
+
+    /// Waits until every running edge reads the same for these ids, and returns what.
+    ///
+    /// # Panics
+    /// When they do not agree in time.
+    #[must_use]
+    pub fn agreed(&self, ids: &[String]) -> Vec<Value> {
+        let read = |edge: &Server| {
+            let profile = |id: &String| edge.get(&format!("/v1/demo/profiles/tnt/{id}")).json();
+            ids.iter().map(profile).collect::<Vec<_>>()
+        };
+        wait::until("edges that read the same", || {
+            let mut all = self.edges.iter().flatten().map(read);
+            let first = all.next().unwrap_or_default();
+            all.all(|other| other == first).then_some(first)
+        })
+    }
+
+    /// Sends a visit to an edge, again and again until it is answered with 200, and returns how long that took.
+    ///
+    /// # Panics
+    /// When it never is, or is refused for good.
+    pub fn visit(&self, n: usize, id: &str, event: &str) -> std::time::Duration {
+        let visit = json!({"eventId": event, "sessionId": event, "ids": {"tntId": id}, "profile": {"last": event}});
+        let began = std::time::Instant::now();
+        wait::until("a visit that is taken", || {
+            let answer = self.edge(n).post_json("/v1/demo/visits", &visit);
+            assert!(matches!(answer.status, 200 | 503), "{}: {}", answer.status, answer.text());
+            (answer.status == 200).then_some(())
+        });
+        began.elapsed()
+    }
+}
