@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cameo_auth::bucket::{Bucket as _, Durability, Expected, Key};
+use cameo_auth::bucket::{Bucket as _, Change, Durability, Expected, Key};
 use cameo_auth::record::{ClientRecord, EXPIRY_SECONDS, PROFILE_API_TOKEN, TokenId};
 use cameo_auth::{Role, Scope, lease};
 use cameo_profile::ClientCode;
@@ -348,6 +348,25 @@ async fn nodes_are_shown_with_what_they_said_and_whether_they_are_heard() {
     stage.clock.forward(Duration::from_secs(13));
     let shown = stage.plane.cluster(&watcher).await.unwrap();
     assert_eq!((shown.nodes[0].heard_ms_ago, shown.nodes[0].silent), (13_000, true));
+}
+
+#[tokio::test]
+async fn a_revision_counts_as_read_only_where_the_watch_had_caught_up() {
+    let stage = Stage::with_clients().await;
+    let inner = &stage.plane.0;
+    let key = Key::new("used.replaced").unwrap();
+    let before = *inner.read.borrow();
+    // Nothing is awaited from here on, so nothing else is read meanwhile.
+    let change = |ahead: u64, last: bool| Change {
+        revision: Revision(before.0 + ahead),
+        key: key.clone(),
+        value: Some(Bytes::from_static(b"1")),
+        last,
+    };
+    inner.take(&change(2, false));
+    assert_eq!(*inner.read.borrow(), before);
+    inner.take(&change(3, true));
+    assert_eq!(*inner.read.borrow(), Revision(before.0 + 3));
 }
 
 #[tokio::test]

@@ -178,6 +178,19 @@ fn take_record<T: Versioned>(
     Ok(())
 }
 
+impl Inner {
+    /// Takes in a change. Whoever waits for a revision is told only where the watch had caught up: before, an entry that
+    /// was replaced is left out, and its effect comes with a later one.
+    pub(super) fn take(&self, change: &Change) {
+        let read = {
+            let mut view = self.view.write();
+            view.take(change, self.config.clock.mono());
+            view.roster.read()
+        };
+        self.read.send_if_modified(|told| std::mem::replace(told, read) != read);
+    }
+}
+
 /// Follows the bucket for as long as there is a control plane.
 pub(super) async fn follow(plane: Weak<Inner>) {
     let mut after = Revision(0);
@@ -196,11 +209,7 @@ pub(super) async fn follow(plane: Weak<Inner>) {
                 let Some(inner) = plane.upgrade() else { return };
                 if change.revision > after {
                     after = change.revision;
-                    inner.view.write().take(&change, inner.config.clock.mono());
-                    // Elsewhere the effect of an earlier entry may be missing, where a later one has replaced it.
-                    if change.last {
-                        inner.read.send_replace(after);
-                    }
+                    inner.take(&change);
                 }
             },
         }
