@@ -13,8 +13,9 @@ use parking_lot::RwLock;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-/// Counters by route template and status; as many as routes times the statuses they can answer.
-type Counters = Arc<RwLock<HashMap<(Arc<str>, u16), Counter>>>;
+/// Counters by route template and by status; as many as routes times the statuses they can answer. Nested, so that a
+/// look-up borrows the route's name.
+type Counters = Arc<RwLock<HashMap<Box<str>, HashMap<u16, Counter>>>>;
 
 /// Counts what passes through it.
 #[derive(Clone, Default)]
@@ -78,13 +79,12 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Counted<F> {
 }
 
 fn count(counters: &Counters, path: &str, status: u16) {
-    let key = (Arc::<str>::from(path), status);
-    if let Some(counter) = counters.read().get(&key) {
+    if let Some(counter) = counters.read().get(path).and_then(|of_route| of_route.get(&status)) {
         counter.increment(1);
         return;
     }
     let labels = [("route", path.to_owned()), ("status", status.to_string())];
     let counter = metrics::counter!("cameo_http_requests_total", &labels);
     counter.increment(1);
-    counters.write().insert(key, counter);
+    counters.write().entry(path.into()).or_default().insert(status, counter);
 }
