@@ -284,12 +284,6 @@ impl Confirmation {
         self.nodes.values().all(|waiting| waiting.how.is_some())
     }
 
-    /// When a look is worth it although nothing was heard.
-    #[must_use]
-    pub fn next_lapse(&self) -> Option<Mono> {
-        self.nodes.values().filter(|waiting| waiting.how.is_none()).map(|waiting| waiting.over).min()
-    }
-
     /// The change.
     #[must_use]
     pub fn revision(&self) -> Revision {

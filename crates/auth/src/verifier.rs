@@ -351,7 +351,7 @@ where
             Err(denied) => {
                 metrics::counter!("cameo_auth_denied_total", "reason" => denied.label()).increment(1);
                 let response = denied.response(Family::of(request.uri().path()));
-                // Goes out at once; what the caller still sends is read behind it, within bounds.
+                // A little of what the caller still sends is read first, so that its connection can go on.
                 Either::Right(body::refuse(request.into_body(), response).map(Ok).boxed())
             }
         }

@@ -71,14 +71,6 @@ impl Refusal {
         Self { field: Some("client".into()), ..refusal }
     }
 
-    /// The same, on another line of the body.
-    #[must_use]
-    pub fn at_line(mut self, line: usize) -> Self {
-        let column = self.place.map_or(1, |(_, column)| column);
-        self.place = Some((line, column));
-        self
-    }
-
     fn title(&self) -> &'static str {
         StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error")
     }
