@@ -136,8 +136,9 @@ struct Inner {
     /// Told when a record was applied: the heartbeat that reports it shall not wait for its second.
     hurry: Notify,
     leaving: AtomicBool,
-    /// Turns to the end of the lease whenever it is earned, and to the state whenever it changes.
+    /// Turns to true when the lease is earned for the first time, and stays so.
     earned: watch::Sender<bool>,
+    /// The revision of the client's record that was applied last.
     changed: watch::Sender<Revision>,
 }
 
@@ -352,7 +353,7 @@ impl Inner {
     /// Tells when tokens were last used, where that minute is not told yet.
     async fn tell_used(&self, told: &mut HashMap<TokenId, u32>) {
         let state = self.shared.state.load_full();
-        told.retain(|id, _| state.used().any(|(held, _)| held == id));
+        told.retain(|id, _| state.holds(id));
         let news = state.used().map(|(id, used)| (id, used.minute()));
         let news = news.filter(|(id, minute)| *minute > told.get(id).copied().unwrap_or(0));
         let news: Vec<_> = news.take(USED_AT_ONCE).map(|(id, minute)| (id.clone(), minute)).collect();

@@ -135,6 +135,11 @@ impl AuthState {
         self.used.iter().map(|(id, used)| (id, &**used))
     }
 
+    /// Whether a token is known.
+    pub(crate) fn holds(&self, id: &TokenId) -> bool {
+        self.used.contains_key(id)
+    }
+
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn fixed(records: Vec<ClientRecord>) -> Self {
         let none = Self::default();
