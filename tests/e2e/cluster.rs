@@ -184,3 +184,36 @@ fn the_admin_pages_reach_profiles_and_batches_over_the_network() {
     assert!(profile.contains("seen"), "{profile}");
     assert!(page("/admin/c/demo/batches").contains("Batches"));
 }
+
+/// Visits of NATS producers count once, whatever dies while they are drained.
+#[test]
+fn visits_from_nats_producers_count_once() {
+    const VISITORS: u64 = 5;
+    const EACH: u64 = 60;
+    let Some(mut cluster) = Cluster::start(1, 2) else { return };
+    let sent = |n: u64, body: Value| (format!("event-{n}"), "cameo.visits.demo".to_owned(), body);
+    let all = (0..VISITORS * EACH).map(|n| {
+        let visitor = format!("n{}", n % VISITORS);
+        sent(n, json!({"sessionId": format!("s{n}"), "ids": {"tntId": visitor}, "profile": {"last": n.to_string()}}))
+    });
+    let (first, second): (Vec<_>, Vec<_>) = all.partition(|(id, ..)| id.len() % 2 == 0);
+    cluster.publish(&first);
+    cluster.kill_edge(0);
+    cluster.publish(&second);
+    // Sent once more by a producer that was not sure, and some that nobody can ever take.
+    cluster.publish(&second[..10]);
+    cluster.publish(&[
+        ("bad-1".into(), "cameo.visits.demo".into(), json!({"unheard": 1})),
+        ("bad-2".into(), "cameo.visits.demo".into(), json!([{}])),
+        ("bad-3".into(), "cameo.visits.nobody".into(), json!({"ids": {"tntId": "x"}})),
+    ]);
+    cluster.restart_edge(0);
+    let ids: Vec<_> = (0..VISITORS).map(|n| format!("n{n}")).collect();
+    wait::until("all visits of the queue", || {
+        let profiles = cluster.agreed(&ids);
+        profiles.iter().all(|profile| visits(profile) == Some(EACH)).then_some(())
+    });
+    wait::until("an empty queue", || cluster.is_drained("CAMEO_VISITS").then_some(()));
+    let profiles = cluster.agreed(&ids);
+    assert_eq!(profiles.iter().map(visits).collect::<Vec<_>>(), vec![Some(EACH); ids.len()]);
+}

@@ -1,5 +1,6 @@
 //! A cluster of a test's own: real NATS servers, a control plane, a gateway and edges, each a process.
 
+use cameo_nats::Publish;
 use cameo_nats::testing::Servers;
 use serde_json::{Value, json};
 
@@ -146,6 +147,34 @@ impl Cluster {
         self.runtime.block_on(async {
             let nats = self.nats.connect("test").await;
             self.nats.leader(&nats, stream).await
+        })
+    }
+
+    /// Publishes messages to NATS, each with its id and subject, and waits until they are stored.
+    ///
+    /// # Panics
+    /// When one is not.
+    pub fn publish(&self, messages: &[(String, String, Value)]) {
+        self.runtime.block_on(async {
+            let nats = self.nats.connect("producer").await;
+            for (id, subject, body) in messages {
+                let (id, subject, payload) = (id.clone(), subject.clone(), body.to_string().into());
+                let publish = Publish { subject, id, expected: None, headers: vec![], payload };
+                nats.publish(&publish, wait::PATIENCE).await.expect("a message is stored");
+            }
+        });
+    }
+
+    /// Whether nothing is left in a stream.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    #[must_use]
+    pub fn is_drained(&self, stream: &str) -> bool {
+        self.runtime.block_on(async {
+            let nats = self.nats.connect("test").await;
+            let info = nats.stream_info(stream).await.expect("JetStream answers").expect("the stream is there");
+            info.first > info.last
         })
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod config;
 mod ledger;
 mod operations;
 mod upstream;
+mod visits;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -65,9 +66,10 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
         let _ = status.set(edge.replica());
         tokio::spawn(Arc::clone(&edge).follow_settings(node.changes()));
         ledger::answer(&nats, NAME, &common.nats.name, ReplicaLedger(edge.replica())).await?;
+        let draining_visits = tokio::spawn(visits::drain(nats.clone(), NAME, Arc::clone(&edge)));
         let router = process::described(edge.router(), cameo_edge::openapi())?;
         greet("edge", common, &listener);
-        serve(common, listener, router, &draining, || {}).await?;
+        serve(common, listener, router, &draining, || draining_visits.abort()).await?;
         node.leave().await;
         edge.close().await;
         Ok(())
@@ -122,6 +124,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         };
         // A cluster that was just started has no leaders yet.
         made("the streams of the log", async || JetStreamLog::create(&nats, &log).await).await?;
+        made("the queue of visits", async || visits::create(&nats, NAME, log.replicas).await).await?;
         made("the control bucket", async || NatsBucket::create(&nats, NAME, log.replicas).await).await?;
         let bucket = wait_for("the control bucket", async || NatsBucket::open(&nats, NAME).await).await?;
         let bucket: Arc<dyn Bucket> = Arc::new(bucket);

@@ -11,6 +11,7 @@ use cameo_profile::event::ClientSettings;
 use tokio::sync::watch;
 
 use crate::api::ids::Generator;
+use crate::api::visits::NotTaken;
 use crate::api::{self, App};
 use crate::config::EdgeConfig;
 use crate::metrics::ApiMeters;
@@ -66,6 +67,15 @@ impl<L: EventLog> Edge<L> {
                 tokio::time::sleep(SETTLE_RETRY).await;
             }
         }
+    }
+
+    /// Takes one visit that came by another way than a request, as JSON or MessagePack. One without an event id gets this
+    /// one, so that it counts once however often it is given.
+    ///
+    /// # Errors
+    /// Says whether it is to be given again.
+    pub async fn take_visit(&self, client: &str, event_id: &str, bytes: &[u8]) -> Result<(), NotTaken> {
+        api::visits::take_one(&self.app, client, event_id, bytes).await
     }
 
     /// The replica, for the gateway's ledger.

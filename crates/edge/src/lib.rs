@@ -20,6 +20,7 @@ mod metrics;
 pub mod replica;
 
 pub use api::openapi::openapi;
+pub use api::visits::NotTaken;
 #[doc(hidden)]
 pub use api::visits::probe::check_visits;
 pub use config::EdgeConfig;

@@ -161,6 +161,7 @@ impl JetStreamLog {
                 max_bytes: if options.max_bytes < 0 { -1 } else { options.max_bytes / i64::from(meta.streams) },
                 per_subject: -1,
                 duplicate_window: DUPLICATE_WINDOW,
+                work_queue: false,
                 metadata: meta.write(),
                 name,
             };

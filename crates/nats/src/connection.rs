@@ -243,6 +243,22 @@ impl Nats {
         Ok(waiting)
     }
 
+    /// Asks, with an inbox for this question alone.
+    pub(crate) async fn ask_apart(&self, subject: &str, payload: Bytes) -> Result<Subscription, RequestError> {
+        if !self.is_up() {
+            return Err(RequestError::Disconnected);
+        }
+        let inbox = self.client.new_inbox();
+        let replies = self.subscribe(&inbox, None).await?;
+        let refused = |error: async_nats::PublishError| RequestError::Refused {
+            subject: subject.to_owned(),
+            code: 0,
+            said: error.to_string(),
+        };
+        self.client.publish_with_reply(subject.to_owned(), inbox, payload).await.map_err(refused)?;
+        Ok(replies)
+    }
+
     /// Asks and waits for one answer.
     ///
     /// # Errors

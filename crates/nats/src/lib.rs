@@ -18,6 +18,7 @@ mod connection;
 mod direct;
 mod feed;
 mod publish;
+mod queue;
 pub mod stream;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -28,3 +29,4 @@ pub use connection::{Asked, ConnectError, Incoming, Nats, NatsOptions, RequestEr
 pub use direct::Stored;
 pub use feed::{Feed, FeedError, FeedOptions};
 pub use publish::{Ack, Publish, PublishError};
+pub use queue::{Handled, Queued};

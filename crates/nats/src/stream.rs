@@ -31,6 +31,8 @@ pub struct StreamSpec {
     pub per_subject: i64,
     /// How long a message id is remembered.
     pub duplicate_window: Duration,
+    /// A message goes when its consumer has taken it, instead of staying.
+    pub work_queue: bool,
     /// From where and to where the server tells what it has stored.
     pub republish: Option<(String, String)>,
     /// Facts about it, for whoever opens it.
@@ -113,7 +115,7 @@ impl Nats {
         let mut config = json!({
             "name": spec.name,
             "subjects": spec.subjects,
-            "retention": "limits",
+            "retention": if spec.work_queue { "workqueue" } else { "limits" },
             "storage": "file",
             "num_replicas": spec.replicas,
             "max_bytes": spec.max_bytes,
@@ -122,7 +124,7 @@ impl Nats {
             "max_consumers": -1,
             "discard": "new",
             "duplicate_window": u64::try_from(spec.duplicate_window.as_nanos()).unwrap_or(u64::MAX),
-            "deny_delete": true,
+            "deny_delete": !spec.work_queue,
             "allow_direct": true,
             "metadata": spec.metadata,
         });
@@ -137,6 +139,25 @@ impl Nats {
             },
             made => Ok(made?.into()),
         }
+    }
+
+    /// Makes a durable consumer of a work queue, from which any number of takers ask for messages, or finds it.
+    ///
+    /// # Errors
+    /// When it cannot be made, or this user may not.
+    pub async fn ensure_queue(&self, stream: &str, queue: &str, ack_wait: Duration) -> Result<(), RequestError> {
+        let config = json!({
+            "name": queue,
+            "durable_name": queue,
+            "ack_policy": "explicit",
+            "deliver_policy": "all",
+            "replay_policy": "instant",
+            "ack_wait": u64::try_from(ack_wait.as_nanos()).unwrap_or(u64::MAX),
+            "max_ack_pending": 65_536,
+            "max_deliver": -1,
+        });
+        let ask = json!({ "stream_name": stream, "config": config });
+        self.api::<Value>(&format!("CONSUMER.CREATE.{stream}.{queue}"), &ask).await.map(drop)
     }
 
     /// Looks at a stream, as its leader has it; `None` when there is none of this name.

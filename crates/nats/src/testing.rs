@@ -95,6 +95,7 @@ impl Servers {
             max_bytes: -1,
             per_subject: -1,
             duplicate_window: Duration::from_secs(1),
+            work_queue: false,
             republish: None,
             metadata: Default::default(),
         };

@@ -1,10 +1,12 @@
+//! Publishing, feeds and queues over real NATS servers, which are killed, emptied and filled.
+
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::stream::{StreamSpec, StreamWatch};
 use crate::testing::Servers;
-use crate::{Feed, FeedError, FeedOptions, Nats, Publish, PublishError};
+use crate::{Feed, FeedError, FeedOptions, Handled, Nats, Publish, PublishError};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -16,6 +18,7 @@ fn spec(name: &str, replicas: usize) -> StreamSpec {
         max_bytes: -1,
         per_subject: -1,
         duplicate_window: Duration::from_secs(600),
+        work_queue: false,
         republish: Some((format!("{name}.in.*"), format!("{name}.tail.{{{{wildcard(1)}}}}"))),
         metadata: [("fact".to_owned(), "yes".to_owned())].into(),
     }
@@ -159,6 +162,42 @@ async fn a_stream_that_lost_what_was_read_ends_its_feeds() {
     servers.restart(0);
     let error = tokio::time::timeout(PATIENCE, reading.next()).await.unwrap().unwrap_err();
     assert!(matches!(&error, FeedError::Rewritten { stream, .. } if stream == "S"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_work_queue_gives_each_message_until_it_is_handled() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("a").await;
+    nats.ensure_stream(&StreamSpec { work_queue: true, republish: None, ..spec("Q", 1) }).await.unwrap();
+    for _ in 0..2 {
+        nats.ensure_queue("Q", "takers", Duration::from_secs(1)).await.unwrap();
+    }
+    for n in 1..=5 {
+        publish(&nats, "Q", n).await;
+    }
+    let wait = Duration::from_millis(200);
+    let taken = nats.take("Q", "takers", 3, wait).await.unwrap();
+    assert_eq!(
+        taken.iter().map(|message| (message.seq, message.subject.as_str())).collect::<Vec<_>>(),
+        [(1, "Q.in.1"), (2, "Q.in.2"), (3, "Q.in.0")]
+    );
+    assert_eq!(taken[0].id.as_deref(), Some("1"));
+    taken[0].handled(&nats, Handled::Done).await;
+    taken[1].handled(&nats, Handled::Never("it is rubbish")).await;
+    taken[2].handled(&nats, Handled::Later(Duration::from_millis(1))).await;
+    // What was put off comes again, and so does what nobody said anything about.
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        for message in nats.take("Q", "takers", 10, wait).await.unwrap() {
+            seen.push(message.seq);
+            message.handled(&nats, Handled::Done).await;
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [3, 4, 5]);
+    assert!(nats.take("Q", "takers", 10, wait).await.unwrap().is_empty());
+    let info = nats.stream_info("Q").await.unwrap().unwrap();
+    assert_eq!((info.first, info.last), (6, 5), "nothing is left");
 }
 
 /// The leader of the stream is killed again and again while messages are published and read.

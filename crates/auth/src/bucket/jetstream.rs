@@ -64,6 +64,7 @@ impl NatsBucket {
             max_bytes: -1,
             per_subject: 1,
             duplicate_window: DUPLICATE_WINDOW,
+            work_queue: false,
             metadata: BTreeMap::new(),
         };
         nats.ensure_stream(&spec).await.map(drop)

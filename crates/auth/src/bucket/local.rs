@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, PersistMode};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -283,8 +283,7 @@ impl Disk {
 
 impl Open {
     fn at(dir: &Path) -> fjall::Result<Self> {
-        let database = Database::builder(dir).worker_threads(1).open()?;
-        let entries = database.keyspace("bucket", KeyspaceCreateOptions::default)?;
+        let (database, entries) = cameo_store::open(dir, "bucket")?;
         Ok(Self { database, entries })
     }
 }

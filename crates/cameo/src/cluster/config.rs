@@ -1,6 +1,7 @@
 //! The configuration of the roles of a cluster: flags, `CAMEO_*` variables and a TOML file with the same names. A flag
 //! wins over a variable, a variable over the file, the file over the default.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -76,6 +77,10 @@ pub(crate) struct EdgeArgs {
     #[command(flatten)]
     #[serde(flatten)]
     common: CommonArgs,
+    /// Keys of the file that nothing here knows.
+    #[arg(skip)]
+    #[serde(flatten)]
+    unknown: Unknown,
     /// The control plane's public key, 64 hexadecimal digits
     #[arg(long, env = "CAMEO_CONTROL_KEY", value_name = "HEX")]
     control_key: Option<String>,
@@ -94,6 +99,10 @@ pub(crate) struct GatewayArgs {
     #[command(flatten)]
     #[serde(flatten)]
     common: CommonArgs,
+    /// Keys of the file that nothing here knows.
+    #[arg(skip)]
+    #[serde(flatten)]
+    unknown: Unknown,
     /// The control plane's public key, 64 hexadecimal digits
     #[arg(long, env = "CAMEO_CONTROL_KEY", value_name = "HEX")]
     control_key: Option<String>,
@@ -109,6 +118,10 @@ pub(crate) struct ControlArgs {
     #[command(flatten)]
     #[serde(flatten)]
     common: CommonArgs,
+    /// Keys of the file that nothing here knows.
+    #[arg(skip)]
+    #[serde(flatten)]
+    unknown: Unknown,
     /// File with the key that signs records; made if it is not there [default: DATA_DIR/signing.key]
     #[arg(long, env = "CAMEO_SIGNING_KEY_FILE", value_name = "FILE")]
     signing_key_file: Option<PathBuf>,
@@ -181,15 +194,14 @@ macro_rules! or_file {
     ($args:ident, $file:ident: $($field:ident)*) => { $( $args.$field = $args.$field.take().or($file.$field.take()); )* };
 }
 
-fn file<T: DeserializeOwned + Default>(path: Option<&Path>) -> anyhow::Result<T> {
+/// Keys of a file, with what they hold.
+type Unknown = BTreeMap<String, toml::Value>;
+
+fn file<T: DeserializeOwned + Default>(path: Option<&Path>, unknown: impl FnOnce(&T) -> &Unknown) -> anyhow::Result<T> {
     let Some(path) = path else { return Ok(T::default()) };
     let text = read(path)?;
-    // Flattened structs cannot refuse what they do not know, so it is looked for here.
-    let mut unknown = Vec::new();
-    let table: toml::Table = toml::from_str(&text).map_err(|error| not_valid(path, &text, &error))?;
-    let parsed = serde_ignored::deserialize(table, |key| unknown.push(key.to_string()));
-    let parsed = parsed.with_context(|| format!("{} is not a valid configuration", path.display()))?;
-    if let Some(key) = unknown.first() {
+    let parsed = toml::from_str(&text).map_err(|error| not_valid(path, &text, &error))?;
+    if let Some(key) = unknown(&parsed).keys().next() {
         bail!("{} is not a valid configuration: unknown field `{key}`", path.display());
     }
     Ok(parsed)
@@ -259,7 +271,7 @@ impl CommonArgs {
 impl EdgeArgs {
     /// Puts flags, variables, file and defaults together, and checks all of it.
     pub(crate) fn resolve(mut self) -> anyhow::Result<EdgeConfig> {
-        let mut file: Self = file(self.common.config.as_deref())?;
+        let mut file: Self = file(self.common.config.as_deref(), |file: &Self| &file.unknown)?;
         if self.control_key.is_none() && self.control_key_file.is_none() {
             or_file!(self, file: control_key control_key_file);
         }
@@ -279,7 +291,7 @@ impl EdgeArgs {
 impl GatewayArgs {
     /// Puts flags, variables, file and defaults together, and checks all of it.
     pub(crate) fn resolve(mut self) -> anyhow::Result<GatewayConfig> {
-        let mut file: Self = file(self.common.config.as_deref())?;
+        let mut file: Self = file(self.common.config.as_deref(), |file: &Self| &file.unknown)?;
         if self.control_key.is_none() && self.control_key_file.is_none() {
             or_file!(self, file: control_key control_key_file);
         }
@@ -301,7 +313,7 @@ fn control_key(key: Option<String>, file: Option<&Path>) -> anyhow::Result<Verif
 impl ControlArgs {
     /// Puts flags, variables, file and defaults together, and checks all of it.
     pub(crate) fn resolve(mut self) -> anyhow::Result<ControlConfig> {
-        let mut file: Self = file(self.common.config.as_deref())?;
+        let mut file: Self = file(self.common.config.as_deref(), |file: &Self| &file.unknown)?;
         or_file!(self, file: signing_key_file edge_url gateway_url admin_password_file log_replicas log_max_bytes partitions);
         if self.clients.is_empty() {
             self.clients = file.clients;
@@ -366,7 +378,7 @@ mod tests {
         let good = format!("node = \"e1\"\nnats = [\"nats://a:1\"]\ncontrol_key = \"{KEY}\"\n");
         assert!(failure("lisen = 1").contains("unknown field `lisen`"));
         assert!(failure("nats = [\"x\"]\n").contains("--control-key"));
-        assert!(failure(&good.replace("e1", "e 1")).contains("\"e 1\" has not"));
+        assert!(failure(&good.replace("\"e1\"", "\"e 1\"")).contains("\"e 1\" has not"));
         assert!(failure(&good.replace("nats =", "nats_user = \"x\"\nnats =")).contains("--nats-password-file"));
         assert!(failure(&good.replace(KEY, "00")).contains("64 hexadecimal digits"));
         assert!(failure(&format!("{good}drain_seconds = 301")).contains("0 to 300"));

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, PersistMode};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -28,6 +28,9 @@ struct State {
     oldest: u64,
 }
 
+/// Name of the keyspace with all entries.
+const KEYSPACE: &str = "audit";
+
 /// An audit log in a directory. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalAudit(Arc<Inner>);
@@ -40,18 +43,12 @@ fn id_of(key: &[u8]) -> Result<u64, Unusable> {
     key.try_into().map(u64::from_be_bytes).map_err(|_| unusable("a key is not one of ours"))
 }
 
-fn open_database(dir: &Path) -> fjall::Result<(Database, Keyspace)> {
-    let database = Database::builder(dir).open()?;
-    let entries = database.keyspace("audit", KeyspaceCreateOptions::default)?;
-    Ok((database, entries))
-}
-
 impl State {
     fn open(&mut self, dir: &Path) -> fjall::Result<(Database, Keyspace)> {
         if let Some(open) = &self.open {
             return Ok(open.clone());
         }
-        let open = open_database(dir)?;
+        let open = cameo_store::open(dir, KEYSPACE)?;
         self.open = Some(open.clone());
         Ok(open)
     }
@@ -73,7 +70,7 @@ impl LocalAudit {
     /// # Errors
     /// When it cannot be read.
     pub fn open(dir: &Path) -> Result<Self, Unusable> {
-        let (database, entries) = open_database(dir).map_err(unusable)?;
+        let (database, entries) = cameo_store::open(dir, KEYSPACE).map_err(unusable)?;
         let id = |guard: Option<fjall::Guard>| match guard {
             None => Ok(None),
             Some(guard) => guard.key().map_err(unusable).and_then(|key| id_of(&key)).map(Some),

@@ -114,6 +114,56 @@ async fn take<L: EventLog>(
     Ok(many(app, sent, answers))
 }
 
+/// Why a visit that came by another way than a request was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// It never can be.
+    Refused(Refusal),
+    /// It may be stored, or not: to be given again, under the same event id.
+    Later(SubmitError),
+}
+
+/// Takes one visit, as JSON or MessagePack; one without an event id gets this one. Done when it has been applied.
+pub(crate) async fn take_one<L: EventLog>(
+    app: &App<L>,
+    client: &str,
+    event_id: &str,
+    bytes: &[u8],
+) -> Result<(), NotTaken> {
+    let begun = (|| {
+        let client = app.client(client)?;
+        if client.record.disabled {
+            return Err(Refusal::new(403, "the client is disabled"));
+        }
+        let decoded = decode(Encoding::of(None, bytes), bytes)?;
+        let (true, Some(visit)) = (decoded.single, decoded.visits.into_iter().next()) else {
+            return Err(Refusal::new(400, "a message has one visit, not a list"));
+        };
+        let mut visit = visit?;
+        visit.event_id.get_or_insert_with(|| Text(event_id.into()));
+        let (partition, addresses, generated) = place(app, &client.code, &visit, app.replica.now().0)?;
+        let mut call = app.replica.start_call(1);
+        with_event(&client.code, &visit, &addresses, generated, |event| call.add(partition, event, None));
+        Ok(call)
+    })();
+    let call = begun.map_err(|refusal| {
+        app.meters.visits_refused.increment(1);
+        NotTaken::Refused(refusal)
+    })?;
+    let answer = call.wait().await.pop().unwrap_or_else(|| Err(SubmitError::Unknown("no answer".into())));
+    match answer {
+        Ok(answer) => {
+            let Outcome::Visit(visit) = &answer.outcome else { return Ok(()) };
+            if visit.duplicate { &app.meters.visits_duplicate } else { &app.meters.visits_accepted }.increment(1);
+            Ok(())
+        }
+        Err(error) => {
+            app.meters.visits_failed.increment(1);
+            Err(NotTaken::Later(error))
+        }
+    }
+}
+
 /// Where a visit goes: its partition and addresses, home first, and whether the home was made up.
 fn place<L: EventLog>(
     app: &App<L>,

@@ -16,7 +16,7 @@ use cameo_eventlog::frame::Lineage;
 use cameo_eventlog::{EventLog, LogId, LogReader};
 use cameo_profile::state::Changes;
 use cameo_profile::{LogTime, Partition, Position};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, PersistMode};
 use serde::{Deserialize, Serialize};
 
 use super::Folded;
@@ -27,6 +27,8 @@ const SEALED_MEMTABLES: usize = 3;
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 const FLUSH_LOOK: Duration = Duration::from_millis(20);
 
+/// Name of the keyspace with all pairs.
+const KEYSPACE: &str = "state";
 /// Format of the mark; the pairs have a version of their own.
 const FORMAT: u8 = 1;
 
@@ -130,13 +132,6 @@ pub(super) struct Checkpoint {
     open: Option<(Database, Keyspace)>,
 }
 
-fn open_database(dir: &Path) -> fjall::Result<(Database, Keyspace)> {
-    // One worker: checkpoints run beside the hot path and must leave it the cores.
-    let database = Database::builder(dir).worker_threads(1).open()?;
-    let pairs = database.keyspace("state", KeyspaceCreateOptions::default)?;
-    Ok((database, pairs))
-}
-
 impl Taken {
     /// Bytes of its pairs.
     pub(super) fn bytes(&self) -> usize {
@@ -149,7 +144,7 @@ impl Checkpoint {
     /// Opens the database and reads every partition; a missing one starts empty.
     pub(super) fn open<L: EventLog>(dir: PathBuf, log: &L) -> Result<(Self, Vec<Folded>), CheckpointError> {
         let unreadable = |source| CheckpointError::Database { dir: dir.clone(), source };
-        let (database, pairs) = open_database(&dir).map_err(unreadable)?;
+        let (database, pairs) = cameo_store::open(&dir, KEYSPACE).map_err(unreadable)?;
         let read = |partition| read(&dir, &pairs, log, partition);
         let folded = log.partitions().iter().map(read).collect::<Result<_, _>>()?;
         Ok((Self { dir, log: log.id(), open: Some((database, pairs)) }, folded))
@@ -203,7 +198,7 @@ impl Checkpoint {
         if let Some(open) = &self.open {
             return Ok(open.clone());
         }
-        let open = open_database(&self.dir)?;
+        let open = cameo_store::open(&self.dir, KEYSPACE)?;
         self.open = Some(open.clone());
         Ok(open)
     }

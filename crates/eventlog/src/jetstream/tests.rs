@@ -1,3 +1,5 @@
+//! The log over real NATS servers, one and three: every promise of the trait.
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cameo_nats::testing::Servers;

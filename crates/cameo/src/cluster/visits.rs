@@ -1,0 +1,88 @@
+//! Visits from NATS producers: `cameo.visits.{client}`, a work queue that the edges drain into the log.
+//!
+//! A message goes when its visit has been applied. What an edge took and did not finish comes again, to any edge; its
+//! event id (the visit's own, else the message's id, else its place in the queue) makes it count once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cameo_edge::{Edge, NotTaken};
+use cameo_eventlog::EventLog;
+use cameo_nats::stream::StreamSpec;
+use cameo_nats::{Handled, Nats, Queued, RequestError};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+
+/// Messages that an edge takes at a time.
+const AT_ONCE: usize = 512;
+/// How long an edge waits at the queue before it asks again.
+const WAIT: Duration = Duration::from_secs(5);
+/// After so long without a word a message is given to another edge: longer than an append is tried.
+const ACK_WAIT: Duration = Duration::from_secs(15);
+/// How long a message is put off that cannot be applied now.
+const PUT_OFF: Duration = Duration::from_secs(1);
+/// How long NATS remembers the id of a message: a producer may send it again meanwhile.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
+/// The queue, from which all edges take.
+const QUEUE: &str = "edges";
+
+fn stream(name: &str) -> String {
+    format!("{}_VISITS", name.to_uppercase())
+}
+
+/// Makes the stream and its queue.
+pub(super) async fn create(nats: &Nats, name: &str, replicas: usize) -> Result<(), RequestError> {
+    let spec = StreamSpec {
+        name: stream(name),
+        subjects: vec![format!("{name}.visits.*")],
+        replicas,
+        max_bytes: -1,
+        per_subject: -1,
+        duplicate_window: DUPLICATE_WINDOW,
+        work_queue: true,
+        republish: None,
+        metadata: Default::default(),
+    };
+    nats.ensure_stream(&spec).await?;
+    nats.ensure_queue(&spec.name, QUEUE, ACK_WAIT).await
+}
+
+/// Drains the queue for as long as the process runs.
+pub(super) async fn drain<L: EventLog>(nats: Nats, name: &'static str, edge: Arc<Edge<L>>) {
+    let stream = stream(name);
+    let mut failing = false;
+    loop {
+        match nats.take(&stream, QUEUE, AT_ONCE, WAIT).await {
+            Ok(messages) => {
+                failing = false;
+                let mut under_way: FuturesUnordered<_> =
+                    messages.iter().map(|message| Box::pin(handle(&nats, &edge, message))).collect();
+                while under_way.next().await.is_some() {}
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "visits of NATS producers cannot be taken; trying again");
+                }
+                tokio::time::sleep(PUT_OFF).await;
+            }
+        }
+    }
+}
+
+async fn handle<L: EventLog>(nats: &Nats, edge: &Edge<L>, message: &Queued) {
+    let client = message.subject.rsplit('.').next().unwrap_or_default();
+    let place = format!("nats-{}", message.seq);
+    let event_id = message.id.as_deref().unwrap_or(&place);
+    match edge.take_visit(client, event_id, &message.payload).await {
+        Ok(()) => message.handled(nats, Handled::Done).await,
+        Err(NotTaken::Refused(refusal)) => {
+            // Nobody waits for an answer: it is said here, and counted with the visits that were refused.
+            let why: String = refusal.message.chars().filter(|c| !c.is_control()).take(200).collect();
+            tracing::warn!(nats.subject = message.subject, nats.seq = message.seq, why, "a visit was refused");
+            message.handled(nats, Handled::Never(&why)).await;
+        }
+        Err(NotTaken::Later(error)) => {
+            tracing::debug!(%error, "a visit is put off");
+            message.handled(nats, Handled::Later(PUT_OFF)).await;
+        }
+    }
+}
