@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,7 +24,9 @@ use percent_encoding::percent_decode_str;
 use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
-use super::{compatible, input};
+use super::answer::NativeError;
+use super::compatible::VendorError;
+use super::input;
 use crate::plane::{Credential, Deed, NotSignedIn, Plane};
 use crate::principal::{Principal, Proof};
 use crate::session::Signed;
@@ -233,8 +235,8 @@ impl Gate {
     fn turn_away(&self, turned: Turned) -> Response {
         let (refusal, challenge) = turned.refusal();
         let mut response = match self.shape {
-            Shape::Native => refusal.response(Family::Native),
-            Shape::Compatible => compatible::refuse(&refusal),
+            Shape::Native => NativeError::from(refusal).into_response(),
+            Shape::Compatible => VendorError::from(refusal).into_response(),
         };
         if challenge {
             response
