@@ -1,10 +1,11 @@
 //! `/v1/clients` and `/v1/{client}/settings`.
 
-use axum::extract::{Extension, Path, Request, State};
+use axum::body::Bytes;
+use axum::extract::{Extension, Path, State};
 use cameo_auth::Action;
 use cameo_auth::record::ClientRecord;
 use cameo_http::Refusal;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
@@ -67,9 +68,10 @@ pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extensio
 pub(super) async fn create(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
-    request: Request,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Answer {
-    let mut asked: SettingsRequest = input::read(request).await?;
+    let mut asked: SettingsRequest = input::read(&headers, &body)?;
     let missing = || Refusal { field: Some("code".into()), ..Refusal::new(400, "code is missing") };
     let code = asked.code.take().ok_or_else(missing)?;
     let new = NewClient { code, settings: asked.settings() };
@@ -114,9 +116,10 @@ pub(super) async fn change(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
-    request: Request,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Answer {
-    write(&plane, &caller, &client, request).await
+    write(&plane, &caller, &client, &headers, &body).await
 }
 
 /// Changes settings of a client, or disables it. Answered when every node goes by them.
@@ -127,14 +130,15 @@ pub(super) async fn change_by_code(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
-    request: Request,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Answer {
-    write(&plane, &caller, &client, request).await
+    write(&plane, &caller, &client, &headers, &body).await
 }
 
-async fn write(plane: &Plane, caller: &Caller, client: &str, request: Request) -> Answer {
+async fn write(plane: &Plane, caller: &Caller, client: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
     plane.client(&caller.principal, Action::SettingsRead, client).await?;
-    let asked: SettingsRequest = input::read(request).await?;
+    let asked: SettingsRequest = input::read(headers, body)?;
     if asked.code.is_some() {
         let text = "a client's code cannot be changed";
         return Err(Refusal { field: Some("code".into()), ..Refusal::new(400, text) }.into());

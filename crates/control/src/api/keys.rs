@@ -1,7 +1,8 @@
 //! `/v1/keys`: admin keys, for scripts.
 
-use axum::extract::{Extension, Path, Request, State};
-use http::StatusCode;
+use axum::body::Bytes;
+use axum::extract::{Extension, Path, State};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -40,9 +41,10 @@ pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extensio
 pub(super) async fn create(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
-    request: Request,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Answer {
-    let new: CreateRequest = input::read(request).await?;
+    let new: CreateRequest = input::read(&headers, &body)?;
     let made = plane.create_key(&caller.principal, &new.name, new.roles, new.expires_in).await?;
     let body = json!({"key": shown(&made.key), "apiKey": made.secret.reveal()});
     Ok(json_reply(StatusCode::CREATED, &body))

@@ -1,11 +1,12 @@
 //! `/v1/{client}/tokens`: several named tokens of a client.
 
-use axum::extract::{Extension, Path, Request, State};
+use axum::body::Bytes;
+use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use cameo_auth::record::TokenId;
 use cameo_auth::{Action, Scope};
 use cameo_http::Refusal;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -96,11 +97,12 @@ pub(super) async fn create(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
-    request: Request,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Answer {
     // A role that may not is told so before what it sent is judged.
     plane.client(&caller.principal, Action::TokenCreate, &client).await?;
-    let new: CreateRequest = input::read(request).await?;
+    let new: CreateRequest = input::read(&headers, &body)?;
     let scopes = scopes(&new.scopes)?;
     let made = plane.create_token(&caller.principal, &client, new.name, scopes, new.expires_in).await?;
     Ok(with_secret(StatusCode::CREATED, made).await)
@@ -140,10 +142,11 @@ pub(super) async fn rotate(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path((client, id)): Path<(String, String)>,
-    request: Request,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Answer {
     plane.client(&caller.principal, Action::TokenRotate, &client).await?;
-    let how: RotateRequest = input::read(request).await?;
+    let how: RotateRequest = input::read(&headers, &body)?;
     if how.kill_now && how.grace_seconds > 0 {
         let text = "killNow ends old secrets now; graceSeconds keeps one: name one of the two";
         return Err(Refusal { field: Some("killNow".into()), ..Refusal::new(400, text) }.into());

@@ -1,7 +1,8 @@
 //! `/v1/users`.
 
-use axum::extract::{Extension, Path, Request, State};
-use http::StatusCode;
+use axum::body::Bytes;
+use axum::extract::{Extension, Path, State};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -51,9 +52,10 @@ pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extensio
 pub(super) async fn create(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
-    request: Request,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Answer {
-    let new: CreateRequest = input::read(request).await?;
+    let new: CreateRequest = input::read(&headers, &body)?;
     let user = plane.create_user(&caller.principal, &new.name, new.password, new.roles).await?;
     Ok(json_reply(StatusCode::CREATED, &shown(&user)))
 }
@@ -66,9 +68,10 @@ pub(super) async fn change(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    request: Request,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Answer {
-    let asked: RolesRequest = input::read(request).await?;
+    let asked: RolesRequest = input::read(&headers, &body)?;
     let user = plane.set_roles(&caller.principal, &name, asked.roles).await?;
     Ok(json_reply(StatusCode::OK, &shown(&user)))
 }
@@ -93,9 +96,10 @@ pub(super) async fn password(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    request: Request,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Answer {
-    let asked: PasswordRequest = input::read(request).await?;
+    let asked: PasswordRequest = input::read(&headers, &body)?;
     plane.set_password(&caller.principal, &name, asked.current, asked.password).await?;
     Ok(json_reply(StatusCode::OK, &json!({"changed": name})))
 }
