@@ -60,8 +60,8 @@ pub(crate) fn router(plane: &Plane) -> (Router, Vec<RouteAccess>) {
         .get(TOKEN, role(Action::TokenList), compatible::token)
         .post(TOKEN, role(Action::TokenCreate), compatible::generate)
         .get(SETTINGS, role(Action::SettingsRead), compatible::settings)
-        .on(Method::PUT, SETTINGS, role(Action::AuthSwitch), compatible::put_settings)
-        .patch(SETTINGS, role(Action::AuthSwitch), compatible::patch_settings);
+        .on(Method::PUT, SETTINGS, role(Action::AuthSwitch), compatible::flip)
+        .patch(SETTINGS, role(Action::AuthSwitch), compatible::flip);
     let (native, mut table) = native.finish();
     let (compatible, rest) = compatible.finish();
     table.extend(rest);

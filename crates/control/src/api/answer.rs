@@ -1,7 +1,7 @@
 //! Replies of the native admin API.
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use cameo_http::refusal::RETRY_UNAVAILABLE;
 use cameo_http::{Family, Refusal};
 use cameo_profile::time::Iso8601;
@@ -50,9 +50,29 @@ impl From<Problem> for Refusal {
     }
 }
 
-/// The reply, or the refusal in its place.
-pub(super) fn answer(done: Result<Response, Refusal>) -> Response {
-    done.unwrap_or_else(|refusal| refusal.response(Family::Native))
+/// A reply of the native paths, or why there is none.
+pub(super) type Answer = Result<Response, NativeError>;
+
+/// A refusal as problem+json.
+#[derive(Debug)]
+pub(super) struct NativeError(Refusal);
+
+impl From<Refusal> for NativeError {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl From<Problem> for NativeError {
+    fn from(problem: Problem) -> Self {
+        Self(problem.into())
+    }
+}
+
+impl IntoResponse for NativeError {
+    fn into_response(self) -> Response {
+        self.0.response(Family::Native)
+    }
 }
 
 /// How a change reached every node.

@@ -1,13 +1,12 @@
 //! `/v1/audit` and `/v1/{client}/audit`: pages of the audit log, as JSON or CSV.
 
 use axum::extract::{Extension, Path, RawQuery, State};
-use axum::response::Response;
 use cameo_http::{Refusal, query};
 use http::header::{ACCEPT, CONTENT_DISPOSITION, LINK};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::answer::{answer, json_reply, time, typed};
+use super::answer::{Answer, json_reply, time, typed};
 use super::gate::Caller;
 use crate::audit::{Entry, Filter, PAGE_DEFAULT, PAGE_MAX, csv};
 use crate::plane::Plane;
@@ -30,9 +29,9 @@ pub(super) async fn of_client(
     Path(client): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Response {
+) -> Answer {
     let filter = Filter { client: Some(client), ..Filter::default() };
-    answer(page(&plane, &caller, filter, query.as_deref(), &headers).await)
+    page(&plane, &caller, filter, query.as_deref(), &headers).await
 }
 
 /// The whole audit log, newest first.
@@ -45,17 +44,11 @@ pub(super) async fn of_all(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Response {
-    answer(page(&plane, &caller, Filter::default(), query.as_deref(), &headers).await)
+) -> Answer {
+    page(&plane, &caller, Filter::default(), query.as_deref(), &headers).await
 }
 
-async fn page(
-    plane: &Plane,
-    caller: &Caller,
-    base: Filter,
-    query: Option<&str>,
-    headers: &HeaderMap,
-) -> Result<Response, Refusal> {
+async fn page(plane: &Plane, caller: &Caller, base: Filter, query: Option<&str>, headers: &HeaderMap) -> Answer {
     let pairs = query::pairs(query.unwrap_or_default().as_bytes())?;
     let number = |name: &'static str| -> Result<Option<u64>, Refusal> {
         let Some(text) = query::one(&pairs, name)? else { return Ok(None) };
@@ -65,7 +58,7 @@ async fn page(
     let limit = number("limit")?.unwrap_or(PAGE_DEFAULT as u64);
     if !(1..=PAGE_MAX as u64).contains(&limit) {
         let refusal = Refusal::new(400, format!("limit is 1 to {PAGE_MAX}"));
-        return Err(Refusal { field: Some("limit".into()), limit: Some(PAGE_MAX), ..refusal });
+        return Err(Refusal { field: Some("limit".into()), limit: Some(PAGE_MAX), ..refusal }.into());
     }
     let filter = Filter {
         before: number("before")?,
@@ -79,7 +72,7 @@ async fn page(
         Some("json") => false,
         Some(_) => {
             let refusal = Refusal::new(400, "format is csv or json");
-            return Err(Refusal { field: Some("format".into()), ..refusal });
+            return Err(Refusal { field: Some("format".into()), ..refusal }.into());
         }
         None => {
             headers.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|value| value.starts_with("text/csv"))

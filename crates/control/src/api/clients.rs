@@ -1,15 +1,15 @@
 //! `/v1/clients` and `/v1/{client}/settings`.
 
-use axum::extract::{Extension, Path, Request, State};
-use axum::response::Response;
+use axum::body::Bytes;
+use axum::extract::{Extension, Path, State};
 use cameo_auth::Action;
 use cameo_auth::record::ClientRecord;
 use cameo_http::Refusal;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::answer::{answer, confirmation, json_reply, time};
+use super::answer::{Answer, confirmation, json_reply, time};
 use super::gate::Caller;
 use super::input;
 use crate::plane::{NewClient, Plane, Settings};
@@ -56,14 +56,9 @@ fn shown(record: &ClientRecord) -> Value {
 
 /// The clients that the caller may see.
 #[utoipa::path(get, path = "/v1/clients", tag = "clients", responses((status = 200, description = "Clients with their settings")))]
-pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extension<Caller>) -> Response {
-    answer(
-        async {
-            let clients: Vec<_> = plane.clients(&caller.principal).await?.iter().map(shown).collect();
-            Ok(json_reply(StatusCode::OK, &json!({"clients": clients})))
-        }
-        .await,
-    )
+pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extension<Caller>) -> Answer {
+    let clients: Vec<_> = plane.clients(&caller.principal).await?.iter().map(shown).collect();
+    Ok(json_reply(StatusCode::OK, &json!({"clients": clients})))
 }
 
 /// Makes a client.
@@ -73,21 +68,17 @@ pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extensio
 pub(super) async fn create(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
-    request: Request,
-) -> Response {
-    answer(
-        async {
-            let mut asked: SettingsRequest = input::read(request).await?;
-            let missing = || Refusal { field: Some("code".into()), ..Refusal::new(400, "code is missing") };
-            let code = asked.code.take().ok_or_else(missing)?;
-            let new = NewClient { code, settings: asked.settings() };
-            let (record, rollout) = plane.create_client(&caller.principal, new).await?;
-            let mut body = shown(&record);
-            body["confirmation"] = confirmation(&rollout.confirmed().await);
-            Ok(json_reply(StatusCode::CREATED, &body))
-        }
-        .await,
-    )
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let mut asked: SettingsRequest = input::read(&headers, &body)?;
+    let missing = || Refusal { field: Some("code".into()), ..Refusal::new(400, "code is missing") };
+    let code = asked.code.take().ok_or_else(missing)?;
+    let new = NewClient { code, settings: asked.settings() };
+    let (record, rollout) = plane.create_client(&caller.principal, new).await?;
+    let mut body = shown(&record);
+    body["confirmation"] = confirmation(&rollout.confirmed().await);
+    Ok(json_reply(StatusCode::CREATED, &body))
 }
 
 /// The settings of a client.
@@ -97,8 +88,8 @@ pub(super) async fn settings(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
-) -> Response {
-    answer(read(&plane, &caller, &client).await)
+) -> Answer {
+    read(&plane, &caller, &client).await
 }
 
 /// The settings of a client.
@@ -108,11 +99,11 @@ pub(super) async fn one(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
-) -> Response {
-    answer(read(&plane, &caller, &client).await)
+) -> Answer {
+    read(&plane, &caller, &client).await
 }
 
-async fn read(plane: &Plane, caller: &Caller, client: &str) -> Result<Response, Refusal> {
+async fn read(plane: &Plane, caller: &Caller, client: &str) -> Answer {
     let record = plane.client(&caller.principal, Action::SettingsRead, client).await?;
     Ok(json_reply(StatusCode::OK, &shown(&record)))
 }
@@ -125,9 +116,10 @@ pub(super) async fn change(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
-    request: Request,
-) -> Response {
-    answer(write(&plane, &caller, &client, request).await)
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    write(&plane, &caller, &client, &headers, &body).await
 }
 
 /// Changes settings of a client, or disables it. Answered when every node goes by them.
@@ -138,21 +130,22 @@ pub(super) async fn change_by_code(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
-    request: Request,
-) -> Response {
-    answer(write(&plane, &caller, &client, request).await)
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    write(&plane, &caller, &client, &headers, &body).await
 }
 
-async fn write(plane: &Plane, caller: &Caller, client: &str, request: Request) -> Result<Response, Refusal> {
+async fn write(plane: &Plane, caller: &Caller, client: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
     plane.client(&caller.principal, Action::SettingsRead, client).await?;
-    let asked: SettingsRequest = input::read(request).await?;
+    let asked: SettingsRequest = input::read(headers, body)?;
     if asked.code.is_some() {
         let text = "a client's code cannot be changed";
-        return Err(Refusal { field: Some("code".into()), ..Refusal::new(400, text) });
+        return Err(Refusal { field: Some("code".into()), ..Refusal::new(400, text) }.into());
     }
     let settings = asked.settings();
     if settings == Settings::default() {
-        return Err(Refusal::new(400, "no setting is named"));
+        return Err(Refusal::new(400, "no setting is named").into());
     }
     let (record, rollout) = plane.set(&caller.principal, client, settings).await?;
     let mut body = shown(&record);

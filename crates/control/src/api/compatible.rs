@@ -1,10 +1,11 @@
 //! The admin API as the vendor has it (TARGET_API §5): token and switch of the profile API.
 
-use axum::extract::{Extension, Path, RawQuery, Request, State};
-use axum::response::Response;
+use axum::body::Bytes;
+use axum::extract::{Extension, Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
 use cameo_auth::Action;
 use cameo_auth::clock::{Clock as _, SystemClock};
-use cameo_http::{Refusal, body, query};
+use cameo_http::{Refusal, query};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
@@ -21,6 +22,56 @@ const SCOPE: &str = "profile_api";
 
 /// What a secret is shown as when it cannot be shown any more.
 const MASKED: &str = "cameo_pat_****************";
+
+/// A reply in the vendor's shape, or why there is none.
+type Answer = Result<Response, VendorError>;
+
+/// A refusal in the vendor's shape.
+#[derive(Debug)]
+pub(super) struct VendorError(Refusal);
+
+impl From<Refusal> for VendorError {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl From<Problem> for VendorError {
+    fn from(problem: Problem) -> Self {
+        Self(problem.into())
+    }
+}
+
+impl IntoResponse for VendorError {
+    fn into_response(self) -> Response {
+        let Self(refusal) = self;
+        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let code = match refusal.status {
+            400 => "Bad.Request",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "NotFound",
+            406 => "NotAcceptable",
+            409 => "Conflict",
+            413 => "RequestTooLarge",
+            415 => "UnsupportedMediaType",
+            429 => "TooManyRequests",
+            503 => "ServiceUnavailable",
+            _ => "Unknown",
+        };
+        let body = json!({
+            "httpStatus": refusal.status,
+            "requestId": getrandom::u64().map(|n| format!("{n:016x}")).unwrap_or_default(),
+            "requestTime": time(SystemClock.unix_ms()),
+            "errors": [{"errorCode": code, "message": refusal.message, "meta": refusal.details()}],
+        });
+        let mut response = typed(status, VENDOR_TYPE, body.to_string());
+        if let Some(seconds) = refusal.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
 
 fn reply(headers: &HeaderMap, status: StatusCode, body: &Value) -> Response {
     let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -42,39 +93,6 @@ fn check_types(headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal { field: Some("Accept".into()), ..Refusal::new(406, text) });
     }
     Ok(())
-}
-
-/// A refusal in the vendor's shape.
-pub(super) fn refuse(refusal: &Refusal) -> Response {
-    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let code = match refusal.status {
-        400 => "Bad.Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "NotFound",
-        406 => "NotAcceptable",
-        409 => "Conflict",
-        413 => "RequestTooLarge",
-        415 => "UnsupportedMediaType",
-        429 => "TooManyRequests",
-        503 => "ServiceUnavailable",
-        _ => "Unknown",
-    };
-    let body = json!({
-        "httpStatus": refusal.status,
-        "requestId": getrandom::u64().map(|n| format!("{n:016x}")).unwrap_or_default(),
-        "requestTime": time(SystemClock.unix_ms()),
-        "errors": [{"errorCode": code, "message": refusal.message, "meta": refusal.details()}],
-    });
-    let mut response = typed(status, VENDOR_TYPE, body.to_string());
-    if let Some(seconds) = refusal.retry_after {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
-}
-
-fn answer(done: Result<Response, Refusal>) -> Response {
-    done.unwrap_or_else(|refusal| refuse(&refusal))
 }
 
 fn check_scope(query: Option<&str>) -> Result<(), Refusal> {
@@ -101,17 +119,12 @@ pub(super) async fn token(
     Path(client): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Response {
-    answer(
-        async {
-            check_types(&headers)?;
-            check_scope(query.as_deref())?;
-            let found = plane.generated(&caller.principal, &client).await?;
-            let missing = || Problem::Missing(format!("token of client {client} yet: generate one by POST"));
-            Ok(reply(&headers, StatusCode::OK, &shown(MASKED, &found.ok_or_else(missing)?)))
-        }
-        .await,
-    )
+) -> Answer {
+    check_types(&headers)?;
+    check_scope(query.as_deref())?;
+    let found = plane.generated(&caller.principal, &client).await?;
+    let missing = || Problem::Missing(format!("token of client {client} yet: generate one by POST"));
+    Ok(reply(&headers, StatusCode::OK, &shown(MASKED, &found.ok_or_else(missing)?)))
 }
 
 /// Generates the profile API's token. Answered when no node accepts the one before any more.
@@ -122,23 +135,16 @@ pub(super) async fn generate(
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
     RawQuery(query): RawQuery,
-    request: Request,
-) -> Response {
-    let (head, content) = request.into_parts();
-    // Scripts send `{}` or nothing; neither says anything.
-    body::drain(content).await;
-    answer(
-        async {
-            check_types(&head.headers)?;
-            check_scope(query.as_deref())?;
-            let made = plane.generate(&caller.principal, &client).await?;
-            let progress = made.rollout.confirmed().await;
-            let mut body = shown(made.secret.reveal(), &made.token);
-            body["confirmation"] = confirmation(&progress);
-            Ok(reply(&head.headers, StatusCode::CREATED, &body))
-        }
-        .await,
-    )
+    headers: HeaderMap,
+) -> Answer {
+    // What the body says is not looked at: scripts send `{}` or nothing.
+    check_types(&headers)?;
+    check_scope(query.as_deref())?;
+    let made = plane.generate(&caller.principal, &client).await?;
+    let progress = made.rollout.confirmed().await;
+    let mut body = shown(made.secret.reveal(), &made.token);
+    body["confirmation"] = confirmation(&progress);
+    Ok(reply(&headers, StatusCode::CREATED, &body))
 }
 
 /// Whether the profile API requires authentication.
@@ -149,74 +155,49 @@ pub(super) async fn settings(
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
     headers: HeaderMap,
-) -> Response {
-    answer(
-        async {
-            check_types(&headers)?;
-            let record = plane.client(&caller.principal, Action::SettingsRead, &client).await?;
-            let body = json!({"enableProfileApiAuthentication": record.require_authentication});
-            Ok(reply(&headers, StatusCode::OK, &body))
-        }
-        .await,
-    )
+) -> Answer {
+    check_types(&headers)?;
+    let record = plane.client(&caller.principal, Action::SettingsRead, &client).await?;
+    let body = json!({"enableProfileApiAuthentication": record.require_authentication});
+    Ok(reply(&headers, StatusCode::OK, &body))
 }
 
 /// Flips *Require Authentication*. Answered when every node goes by it.
-#[utoipa::path(put, path = "/{client}/target/clients/settings", tag = "compatible", params(("client" = String, Path, description = "Client (tenant) code")),
+#[utoipa::path(method(put, patch), path = "/{client}/target/clients/settings", tag = "compatible", params(("client" = String, Path, description = "Client (tenant) code")),
     request_body(content = serde_json::Value, content_type = "application/vnd.adobe.target.v1+json", description = "`{enableProfileApiAuthentication}`; other fields are ignored"),
     responses((status = 200, description = "The settings, and how each node was confirmed"), (status = 403, description = "The role does not allow it")))]
-pub(super) async fn put_settings(
+pub(super) async fn flip(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
-    request: Request,
-) -> Response {
-    answer(flip(&plane, &caller, &client, request).await)
-}
-
-/// Flips *Require Authentication*. Answered when every node goes by it.
-#[utoipa::path(patch, path = "/{client}/target/clients/settings", tag = "compatible", params(("client" = String, Path, description = "Client (tenant) code")),
-    request_body(content = serde_json::Value, content_type = "application/vnd.adobe.target.v1+json", description = "`{enableProfileApiAuthentication}`; other fields are ignored"),
-    responses((status = 200, description = "The settings, and how each node was confirmed"), (status = 403, description = "The role does not allow it")))]
-pub(super) async fn patch_settings(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-    request: Request,
-) -> Response {
-    answer(flip(&plane, &caller, &client, request).await)
-}
-
-async fn flip(plane: &Plane, caller: &Caller, client: &str, request: Request) -> Result<Response, Refusal> {
-    let (head, content) = request.into_parts();
-    let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    check_types(&headers)?;
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-    let checked = check_types(&head.headers).and_then(|()| match kind.as_deref() {
-        None | Some("application/json" | VENDOR_TYPE | "application/x-www-form-urlencoded") => Ok(()),
+    match kind.as_deref() {
+        None | Some("application/json" | VENDOR_TYPE | "application/x-www-form-urlencoded") => {}
         Some(other) => {
             let refusal = Refusal::new(415, format!("bodies are {VENDOR_TYPE} or application/json, not {other:?}"));
-            Err(Refusal { field: Some("Content-Type".into()), ..refusal })
+            return Err(Refusal { field: Some("Content-Type".into()), ..refusal }.into());
         }
-    });
-    if let Err(refusal) = checked {
-        body::drain(content).await;
-        return Err(refusal);
     }
-    plane.client(&caller.principal, Action::AuthSwitch, client).await?;
-    let asked: Map<String, Value> = input::read_body(content).await?;
+    plane.client(&caller.principal, Action::AuthSwitch, &client).await?;
+    let asked: Map<String, Value> = input::read_body(&body)?;
     let wanted = match asked.get("enableProfileApiAuthentication") {
         Some(Value::Bool(wanted)) => *wanted,
         other => {
             let what = if other.is_some() { "must be true or false" } else { "is missing" };
             let refusal = Refusal::new(400, format!("enableProfileApiAuthentication {what}"));
-            return Err(Refusal { field: Some("enableProfileApiAuthentication".into()), ..refusal });
+            return Err(Refusal { field: Some("enableProfileApiAuthentication".into()), ..refusal }.into());
         }
     };
     let settings = Settings { require_authentication: Some(wanted), ..Settings::default() };
-    let (record, rollout) = plane.set(&caller.principal, client, settings).await?;
+    let (record, rollout) = plane.set(&caller.principal, &client, settings).await?;
     let progress = rollout.confirmed().await;
     let body = json!({
         "enableProfileApiAuthentication": record.require_authentication, "confirmation": confirmation(&progress),
     });
-    Ok(reply(&head.headers, StatusCode::OK, &body))
+    Ok(reply(&headers, StatusCode::OK, &body))
 }

@@ -4,27 +4,26 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::extract::Request;
-use axum::response::Response;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cameo_auth::routes::{Access, Guard};
 use cameo_auth::token::Digest;
 use cameo_http::{Family, Refusal, body};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 use percent_encoding::percent_decode_str;
-use tower::{Layer, Service};
 use zeroize::Zeroizing;
 
-use super::{compatible, input};
+use super::answer::NativeError;
+use super::compatible::VendorError;
+use super::input;
 use crate::plane::{Credential, Deed, NotSignedIn, Plane};
 use crate::principal::{Principal, Proof};
 use crate::session::Signed;
@@ -70,7 +69,7 @@ impl<S: Clone + Send + Sync + 'static> Guard<S> for Gate {
     fn guard(&self, access: Access, route: MethodRouter<S>) -> MethodRouter<S> {
         match access {
             Access::Public => route,
-            Access::Role(_) | Access::SignedIn => route.layer(GateLayer { gate: self.clone(), access }),
+            Access::Role(_) | Access::SignedIn => route.layer(from_fn_with_state((self.clone(), access), pass)),
             Access::Token(_) => panic!("a route for tokens needs the verifier"),
         }
     }
@@ -191,14 +190,12 @@ pub(crate) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
 }
 
 /// Runs to its end, whether or not the caller is still there to hear of it.
-pub(crate) async fn to_the_end<E: Send + 'static>(
-    work: impl Future<Output = Result<Response, E>> + Send + 'static,
-) -> Result<Response, E> {
+pub(crate) async fn to_the_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         // The runtime ends, and the connection with it.
-        Err(_) => Ok(Refusal::new(503, "the server stops").response(Family::Native)),
+        Err(_) => Refusal::new(503, "the server stops").response(Family::Native),
     }
 }
 
@@ -233,8 +230,8 @@ impl Gate {
     fn turn_away(&self, turned: Turned) -> Response {
         let (refusal, challenge) = turned.refusal();
         let mut response = match self.shape {
-            Shape::Native => refusal.response(Family::Native),
-            Shape::Compatible => compatible::refuse(&refusal),
+            Shape::Native => NativeError::from(refusal).into_response(),
+            Shape::Compatible => VendorError::from(refusal).into_response(),
         };
         if challenge {
             response
@@ -245,62 +242,18 @@ impl Gate {
     }
 }
 
-#[derive(Clone)]
-struct GateLayer {
-    gate: Gate,
-    access: Access,
-}
-
-impl<S> Layer<S> for GateLayer {
-    type Service = GateService<S>;
-
-    fn layer(&self, inner: S) -> GateService<S> {
-        GateService { inner, layer: self.clone() }
+/// In front of a route: lets in, or turns away.
+async fn pass(State((gate, access)): State<(Gate, Access)>, request: Request, next: Next) -> Response {
+    let (mut head, content) = request.into_parts();
+    match gate.admit(access, &head).await {
+        Ok(caller) => head.extensions.insert(caller),
+        Err(turned) => return body::refuse(content, gate.turn_away(turned)).await,
+    };
+    if is_safe(&head.method) {
+        return next.run(Request::from_parts(head, content)).await;
     }
-}
-
-#[derive(Clone)]
-struct GateService<S> {
-    inner: S,
-    layer: GateLayer,
-}
-
-impl<S> Service<Request> for GateService<S>
-where
-    S: Service<Request, Response = Response> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = Response;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        // The one that was asked for readiness is the one that is called.
-        let fresh = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, fresh);
-        let layer = self.layer.clone();
-        async move {
-            let (mut head, content) = request.into_parts();
-            match layer.gate.admit(layer.access, &head).await {
-                Ok(caller) => head.extensions.insert(caller),
-                Err(turned) => return Ok(body::refuse(content, layer.gate.turn_away(turned)).await),
-            };
-            if is_safe(&head.method) {
-                return inner.call(Request::from_parts(head, content)).await;
-            }
-            match body::read(content, input::BODY_BYTES).await {
-                Ok(whole) => {
-                    let request = Request::from_parts(head, Body::from(whole.bytes));
-                    to_the_end(inner.call(request)).await
-                }
-                Err(error) => Ok(layer.gate.turn_away(Turned::Refused(error.into()))),
-            }
-        }
-        .boxed()
+    match body::read(content, input::BODY_BYTES).await {
+        Ok(whole) => to_the_end(next.run(Request::from_parts(head, Body::from(whole.bytes)))).await,
+        Err(error) => gate.turn_away(Turned::Refused(error.into())),
     }
 }

@@ -2,30 +2,24 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use axum::body::Body;
-use axum::extract::Request;
+use cameo_http::Refusal;
 use cameo_http::serve::Peer;
-use cameo_http::{Refusal, body};
 use http::header::CONTENT_TYPE;
 use http::{Extensions, HeaderMap};
 use serde::de::DeserializeOwned;
 
-/// Bytes of a body. Ours: the most origins of a client, with room.
+/// Bytes of a body, which the gate reads before a handler is called. Ours: the most origins of a client, with room.
 pub(super) const BODY_BYTES: usize = 64 << 10;
 
 /// Reads a JSON object; an absent body is an empty one.
-pub(super) async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
-    let (head, content) = request.into_parts();
-    if let Err(refusal) = check_type(&head.headers) {
-        body::drain(content).await;
-        return Err(refusal);
-    }
-    read_body(content).await
+pub(super) fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Refusal> {
+    check_type(headers)?;
+    read_body(body)
 }
 
-pub(super) async fn read_body<T: DeserializeOwned>(content: Body) -> Result<T, Refusal> {
-    let whole = body::read(content, BODY_BYTES).await.map_err(Refusal::from)?;
-    let bytes = if whole.bytes.trim_ascii().is_empty() { b"{}" } else { &*whole.bytes };
+/// The same, whatever the body's type is said to be.
+pub(super) fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    let bytes = if body.trim_ascii().is_empty() { b"{}" } else { body };
     serde_json::from_slice(bytes).map_err(|error| {
         let place = (error.line() > 0).then(|| (error.line(), error.column()));
         // The library's words end with the place, which stands beside them.

@@ -1,12 +1,12 @@
 //! `/v1/keys`: admin keys, for scripts.
 
-use axum::extract::{Extension, Path, Request, State};
-use axum::response::Response;
-use http::StatusCode;
+use axum::body::Bytes;
+use axum::extract::{Extension, Path, State};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{answer, json_reply, time};
+use super::answer::{Answer, json_reply, time};
 use super::gate::Caller;
 use super::input;
 use crate::plane::{KeyRecord, Plane};
@@ -29,14 +29,9 @@ fn shown(key: &KeyRecord) -> Value {
 
 /// All admin keys, never with a secret.
 #[utoipa::path(get, path = "/v1/keys", tag = "users", responses((status = 200, description = "Keys with their roles")))]
-pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extension<Caller>) -> Response {
-    answer(
-        async {
-            let keys: Vec<_> = plane.keys(&caller.principal).await?.iter().map(shown).collect();
-            Ok(json_reply(StatusCode::OK, &json!({"keys": keys})))
-        }
-        .await,
-    )
+pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extension<Caller>) -> Answer {
+    let keys: Vec<_> = plane.keys(&caller.principal).await?.iter().map(shown).collect();
+    Ok(json_reply(StatusCode::OK, &json!({"keys": keys})))
 }
 
 /// Makes an admin key. Its secret is in this reply and nowhere else.
@@ -46,17 +41,13 @@ pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extensio
 pub(super) async fn create(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
-    request: Request,
-) -> Response {
-    answer(
-        async {
-            let new: CreateRequest = input::read(request).await?;
-            let made = plane.create_key(&caller.principal, &new.name, new.roles, new.expires_in).await?;
-            let body = json!({"key": shown(&made.key), "apiKey": made.secret.reveal()});
-            Ok(json_reply(StatusCode::CREATED, &body))
-        }
-        .await,
-    )
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let new: CreateRequest = input::read(&headers, &body)?;
+    let made = plane.create_key(&caller.principal, &new.name, new.roles, new.expires_in).await?;
+    let body = json!({"key": shown(&made.key), "apiKey": made.secret.reveal()});
+    Ok(json_reply(StatusCode::CREATED, &body))
 }
 
 /// Ends an admin key.
@@ -66,12 +57,7 @@ pub(super) async fn remove(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-) -> Response {
-    answer(
-        async {
-            plane.remove_key(&caller.principal, &id).await?;
-            Ok(json_reply(StatusCode::OK, &json!({"revoked": id})))
-        }
-        .await,
-    )
+) -> Answer {
+    plane.remove_key(&caller.principal, &id).await?;
+    Ok(json_reply(StatusCode::OK, &json!({"revoked": id})))
 }

@@ -32,8 +32,7 @@ use super::{audit, clients, cluster, compatible, keys, tokens, users};
         compatible::token,
         compatible::generate,
         compatible::settings,
-        compatible::put_settings,
-        compatible::patch_settings
+        compatible::flip
     )
 )]
 struct Api;

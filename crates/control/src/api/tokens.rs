@@ -1,15 +1,16 @@
 //! `/v1/{client}/tokens`: several named tokens of a client.
 
-use axum::extract::{Extension, Path, Request, State};
+use axum::body::Bytes;
+use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use cameo_auth::record::TokenId;
 use cameo_auth::{Action, Scope};
 use cameo_http::Refusal;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{answer, confirmation, json_reply, minute, time};
+use super::answer::{Answer, confirmation, json_reply, minute, time};
 use super::gate::Caller;
 use super::input;
 use crate::plane::{Made, Plane, Problem, Rollout, Rotation, TokenView};
@@ -59,9 +60,9 @@ async fn with_secret(status: StatusCode, made: Made) -> Response {
     json_reply(status, &body)
 }
 
-async fn done(name: &str, id: &str, rollout: Result<Rollout, Problem>) -> Result<Response, Refusal> {
-    let progress = rollout?.confirmed().await;
-    Ok(json_reply(StatusCode::OK, &json!({name: id, "confirmation": confirmation(&progress)})))
+async fn done(name: &str, id: &str, rollout: Rollout) -> Response {
+    let progress = rollout.confirmed().await;
+    json_reply(StatusCode::OK, &json!({name: id, "confirmation": confirmation(&progress)}))
 }
 
 pub(super) fn scopes(names: &[String]) -> Result<Vec<Scope>, Refusal> {
@@ -82,15 +83,10 @@ pub(super) async fn list(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
-) -> Response {
-    answer(
-        async {
-            let tokens = plane.tokens(&caller.principal, &client).await?;
-            let tokens: Vec<_> = tokens.iter().map(shown).collect();
-            Ok(json_reply(StatusCode::OK, &json!({"client": client, "tokens": tokens})))
-        }
-        .await,
-    )
+) -> Answer {
+    let tokens = plane.tokens(&caller.principal, &client).await?;
+    let tokens: Vec<_> = tokens.iter().map(shown).collect();
+    Ok(json_reply(StatusCode::OK, &json!({"client": client, "tokens": tokens})))
 }
 
 /// Makes a token. Its secret is in this reply and nowhere else.
@@ -101,19 +97,15 @@ pub(super) async fn create(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(client): Path<String>,
-    request: Request,
-) -> Response {
-    answer(
-        async {
-            // A role that may not is told so before what it sent is judged.
-            plane.client(&caller.principal, Action::TokenCreate, &client).await?;
-            let new: CreateRequest = input::read(request).await?;
-            let scopes = scopes(&new.scopes)?;
-            let made = plane.create_token(&caller.principal, &client, new.name, scopes, new.expires_in).await?;
-            Ok(with_secret(StatusCode::CREATED, made).await)
-        }
-        .await,
-    )
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    // A role that may not is told so before what it sent is judged.
+    plane.client(&caller.principal, Action::TokenCreate, &client).await?;
+    let new: CreateRequest = input::read(&headers, &body)?;
+    let scopes = scopes(&new.scopes)?;
+    let made = plane.create_token(&caller.principal, &client, new.name, scopes, new.expires_in).await?;
+    Ok(with_secret(StatusCode::CREATED, made).await)
 }
 
 /// One token, never with its secret.
@@ -123,16 +115,11 @@ pub(super) async fn one(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path((client, id)): Path<(String, String)>,
-) -> Response {
-    answer(
-        async {
-            let tokens = plane.tokens(&caller.principal, &client).await?;
-            let found = tokens.iter().find(|token| token.record.id.0 == id);
-            let missing = || Problem::Missing(format!("token {:?}", crate::audit::text(&id)));
-            Ok(json_reply(StatusCode::OK, &shown(found.ok_or_else(missing)?)))
-        }
-        .await,
-    )
+) -> Answer {
+    let tokens = plane.tokens(&caller.principal, &client).await?;
+    let found = tokens.iter().find(|token| token.record.id.0 == id);
+    let missing = || Problem::Missing(format!("token {:?}", crate::audit::text(&id)));
+    Ok(json_reply(StatusCode::OK, &shown(found.ok_or_else(missing)?)))
 }
 
 /// Ends a token, and an old secret of it. Answered when no node accepts it any more.
@@ -142,9 +129,9 @@ pub(super) async fn revoke(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path((client, id)): Path<(String, String)>,
-) -> Response {
-    let rollout = plane.revoke_token(&caller.principal, &client, &TokenId(id.clone())).await;
-    answer(done("revoked", &id, rollout).await)
+) -> Answer {
+    let rollout = plane.revoke_token(&caller.principal, &client, &TokenId(id.clone())).await?;
+    Ok(done("revoked", &id, rollout).await)
 }
 
 /// Replaces the secret of a token. Answered when no node accepts the old one any more, unless a grace was asked for.
@@ -155,22 +142,18 @@ pub(super) async fn rotate(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path((client, id)): Path<(String, String)>,
-    request: Request,
-) -> Response {
-    answer(
-        async {
-            plane.client(&caller.principal, Action::TokenRotate, &client).await?;
-            let how: RotateRequest = input::read(request).await?;
-            if how.kill_now && how.grace_seconds > 0 {
-                let text = "killNow ends old secrets now; graceSeconds keeps one: name one of the two";
-                return Err(Refusal { field: Some("killNow".into()), ..Refusal::new(400, text) });
-            }
-            let rotation = Rotation { grace_seconds: how.grace_seconds, expires_in: how.expires_in };
-            let made = plane.rotate_token(&caller.principal, &client, &TokenId(id), rotation).await?;
-            Ok(with_secret(StatusCode::OK, made).await)
-        }
-        .await,
-    )
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    plane.client(&caller.principal, Action::TokenRotate, &client).await?;
+    let how: RotateRequest = input::read(&headers, &body)?;
+    if how.kill_now && how.grace_seconds > 0 {
+        let text = "killNow ends old secrets now; graceSeconds keeps one: name one of the two";
+        return Err(Refusal { field: Some("killNow".into()), ..Refusal::new(400, text) }.into());
+    }
+    let rotation = Rotation { grace_seconds: how.grace_seconds, expires_in: how.expires_in };
+    let made = plane.rotate_token(&caller.principal, &client, &TokenId(id), rotation).await?;
+    Ok(with_secret(StatusCode::OK, made).await)
 }
 
 /// Ends a running grace: the old secret dies now, the new one lives.
@@ -180,7 +163,7 @@ pub(super) async fn kill(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path((client, id)): Path<(String, String)>,
-) -> Response {
-    let rollout = plane.kill_grace(&caller.principal, &client, &TokenId(id.clone())).await;
-    answer(done("killed", &id, rollout).await)
+) -> Answer {
+    let rollout = plane.kill_grace(&caller.principal, &client, &TokenId(id.clone())).await?;
+    Ok(done("killed", &id, rollout).await)
 }

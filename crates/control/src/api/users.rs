@@ -1,13 +1,13 @@
 //! `/v1/users`.
 
-use axum::extract::{Extension, Path, Request, State};
-use axum::response::Response;
-use http::StatusCode;
+use axum::body::Bytes;
+use axum::extract::{Extension, Path, State};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::answer::{answer, json_reply, time};
+use super::answer::{Answer, json_reply, time};
 use super::gate::Caller;
 use super::input;
 use crate::plane::{Plane, UserRecord};
@@ -40,14 +40,9 @@ fn shown(user: &UserRecord) -> Value {
 
 /// All users.
 #[utoipa::path(get, path = "/v1/users", tag = "users", responses((status = 200, description = "Users with their roles")))]
-pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extension<Caller>) -> Response {
-    answer(
-        async {
-            let users: Vec<_> = plane.users(&caller.principal).await?.iter().map(shown).collect();
-            Ok(json_reply(StatusCode::OK, &json!({"users": users})))
-        }
-        .await,
-    )
+pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extension<Caller>) -> Answer {
+    let users: Vec<_> = plane.users(&caller.principal).await?.iter().map(shown).collect();
+    Ok(json_reply(StatusCode::OK, &json!({"users": users})))
 }
 
 /// Makes a user.
@@ -57,16 +52,12 @@ pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extensio
 pub(super) async fn create(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
-    request: Request,
-) -> Response {
-    answer(
-        async {
-            let new: CreateRequest = input::read(request).await?;
-            let user = plane.create_user(&caller.principal, &new.name, new.password, new.roles).await?;
-            Ok(json_reply(StatusCode::CREATED, &shown(&user)))
-        }
-        .await,
-    )
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let new: CreateRequest = input::read(&headers, &body)?;
+    let user = plane.create_user(&caller.principal, &new.name, new.password, new.roles).await?;
+    Ok(json_reply(StatusCode::CREATED, &shown(&user)))
 }
 
 /// Gives a user other roles.
@@ -77,16 +68,12 @@ pub(super) async fn change(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    request: Request,
-) -> Response {
-    answer(
-        async {
-            let asked: RolesRequest = input::read(request).await?;
-            let user = plane.set_roles(&caller.principal, &name, asked.roles).await?;
-            Ok(json_reply(StatusCode::OK, &shown(&user)))
-        }
-        .await,
-    )
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let asked: RolesRequest = input::read(&headers, &body)?;
+    let user = plane.set_roles(&caller.principal, &name, asked.roles).await?;
+    Ok(json_reply(StatusCode::OK, &shown(&user)))
 }
 
 /// Removes a user; its sessions end.
@@ -96,14 +83,9 @@ pub(super) async fn remove(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-) -> Response {
-    answer(
-        async {
-            plane.remove_user(&caller.principal, &name).await?;
-            Ok(json_reply(StatusCode::OK, &json!({"removed": name})))
-        }
-        .await,
-    )
+) -> Answer {
+    plane.remove_user(&caller.principal, &name).await?;
+    Ok(json_reply(StatusCode::OK, &json!({"removed": name})))
 }
 
 /// Gives a user another password; one's own needs the present one as `current`.
@@ -114,14 +96,10 @@ pub(super) async fn password(
     State(plane): State<Plane>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    request: Request,
-) -> Response {
-    answer(
-        async {
-            let asked: PasswordRequest = input::read(request).await?;
-            plane.set_password(&caller.principal, &name, asked.current, asked.password).await?;
-            Ok(json_reply(StatusCode::OK, &json!({"changed": name})))
-        }
-        .await,
-    )
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let asked: PasswordRequest = input::read(&headers, &body)?;
+    plane.set_password(&caller.principal, &name, asked.current, asked.password).await?;
+    Ok(json_reply(StatusCode::OK, &json!({"changed": name})))
 }

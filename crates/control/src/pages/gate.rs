@@ -1,19 +1,15 @@
 //! The guard of the pages: a session, and for what changes something the token of its forms.
 
-use std::task::{Context, Poll};
-
-use axum::extract::Request;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::MethodRouter;
 use cameo_auth::routes::{Access, Guard};
 use cameo_http::query::Pairs;
 use cameo_http::{Refusal, body, query};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use http::Method;
 use http::request::Parts;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tower::{Layer, Service};
 
 use super::layout;
 use crate::api::gate::{CSRF_HEADER, cookie, is_csrf, is_safe, to_the_end};
@@ -130,58 +126,17 @@ impl<S: Clone + Send + Sync + 'static> Guard<S> for PageGate {
     fn guard(&self, access: Access, route: MethodRouter<S>) -> MethodRouter<S> {
         match access {
             Access::Public => route,
-            Access::Role(_) | Access::SignedIn => route.layer(PageLayer { gate: self.clone(), access }),
+            Access::Role(_) | Access::SignedIn => route.layer(from_fn_with_state((self.clone(), access), pass)),
             Access::Token(_) => panic!("a page takes no token"),
         }
     }
 }
 
-#[derive(Clone)]
-struct PageLayer {
-    gate: PageGate,
-    access: Access,
-}
-
-impl<S> Layer<S> for PageLayer {
-    type Service = PageService<S>;
-
-    fn layer(&self, inner: S) -> PageService<S> {
-        PageService { inner, layer: self.clone() }
-    }
-}
-
-#[derive(Clone)]
-struct PageService<S> {
-    inner: S,
-    layer: PageLayer,
-}
-
-impl<S> Service<Request> for PageService<S>
-where
-    S: Service<Request, Response = Response> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = Response;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        // The one that was asked for readiness is the one that is called.
-        let fresh = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, fresh);
-        let layer = self.layer.clone();
-        async move {
-            match layer.gate.open(layer.access, request).await {
-                Ok(request) if is_safe(request.method()) => inner.call(request).await,
-                Ok(request) => to_the_end(inner.call(request)).await,
-                Err(response) => Ok(response),
-            }
-        }
-        .boxed()
+/// In front of a page: lets in, or turns away.
+async fn pass(State((gate, access)): State<(PageGate, Access)>, request: Request, next: Next) -> Response {
+    match gate.open(access, request).await {
+        Ok(request) if is_safe(request.method()) => next.run(request).await,
+        Ok(request) => to_the_end(next.run(request)).await,
+        Err(response) => response,
     }
 }
