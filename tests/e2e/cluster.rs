@@ -62,7 +62,7 @@ fn what_one_edge_takes_all_edges_have_and_a_rotated_token_is_dead_on_all() {
     cluster.edge(2).pause();
     let rotated = cluster.admin("POST", &format!("/v1/demo/tokens/{id}/rotate"), &json!({})).expect(200).json();
     let nodes = rotated["confirmation"]["nodes"].as_array().unwrap();
-    assert!(nodes.iter().any(|node| node["node"] == "edge-2" && node["how"] == "lapsed"), "{rotated}");
+    assert!(nodes.iter().any(|node| node["node"] == "edge-3" && node["how"] == "lapsed"), "{rotated}");
     assert_eq!((cluster.ask(0, &fetch(&token)).status, cluster.ask(1, &fetch(&token)).status), (401, 401));
     cluster.edge(2).resume();
     let end = std::time::Instant::now() + Duration::from_secs(LEASE_SECONDS * 2);
@@ -216,4 +216,41 @@ fn visits_from_nats_producers_count_once() {
     wait::until("an empty queue", || cluster.is_drained("CAMEO_VISITS").then_some(()));
     let profiles = cluster.agreed(&ids);
     assert_eq!(profiles.iter().map(visits).collect::<Vec<_>>(), vec![Some(EACH); ids.len()]);
+}
+
+/// What every test here runs with: the accounts of `deploy/nats`. What nodes need they may; here is what they may not.
+#[test]
+fn nobody_may_do_more_in_nats_than_is_needed() {
+    let Some(cluster) = Cluster::start(1, 1) else { return };
+    let consumer = json!({"stream_name": "KV_CAMEO_CONTROL", "config": {"deliver_subject": "cameo.tail.0.0", "ack_policy": "none"}});
+    let allowed = ["$JS.API.STREAM.INFO.CAMEO_LOG_0", "$KV.CAMEO_CONTROL.node.edge-1.x"];
+    let denied = [
+        "$KV.CAMEO_CONTROL.client.demo",
+        "$KV.CAMEO_CONTROL.node.edge-2.x",
+        "$JS.API.CONSUMER.CREATE.KV_CAMEO_CONTROL",
+        "$JS.API.CONSUMER.CREATE.CAMEO_LOG_0.x",
+        "$JS.API.STREAM.CREATE.X",
+        "$JS.API.STREAM.PURGE.CAMEO_LOG_0",
+        "$JS.API.STREAM.DELETE.CAMEO_LOG_0",
+        "cameo.visits.demo",
+    ];
+    for subject in allowed {
+        assert!(cluster.may("edge-1", subject, &json!({})), "{subject}");
+    }
+    std::thread::scope(|scope| {
+        for subject in denied {
+            let (cluster, consumer) = (&cluster, &consumer);
+            scope.spawn(move || assert!(!cluster.may("edge-1", subject, consumer), "{subject}"));
+        }
+        for (user, subject) in [
+            ("gateway-1", "cameo.log.0.0"),
+            ("gateway-1", "$KV.CAMEO_CONTROL.client.demo"),
+            ("gateway-1", "$JS.API.STREAM.INFO.CAMEO_LOG_0"),
+            ("producer", "cameo.log.0.0"),
+            ("producer", "$JS.API.STREAM.INFO.CAMEO_VISITS"),
+        ] {
+            let cluster = &cluster;
+            scope.spawn(move || assert!(!cluster.may(user, subject, &json!({})), "{user} {subject}"));
+        }
+    });
 }

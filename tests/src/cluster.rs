@@ -1,17 +1,27 @@
 //! A cluster of a test's own: real NATS servers, a control plane, a gateway and edges, each a process.
 
+use std::time::Duration;
+
 use cameo_nats::Publish;
 use cameo_nats::testing::Servers;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::admin::{ADMIN_PASSWORD, basic};
 use crate::http::{Request, Response};
 use crate::server::{Server, Setup};
-use crate::wait;
+use crate::{process, wait};
 
 /// The key pair of the control plane: that of RFC 8032 §7.1, test 1.
 const SIGNING_KEY: &str = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
 const CONTROL_KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
+/// Users of NATS, one for each node and for producers; in these tests of one password.
+const USERS: [&str; 7] = ["control-1", "edge-1", "edge-2", "edge-3", "gateway-1", "producer", "sys"];
+const PASSWORD: &str = "eleven quiet herons";
+
+/// How long an answer of JetStream's is waited for that is to come if the question is allowed.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The auth lease unless a test wants another: short, as tests wait for it to lapse; long enough to be held by a process
 /// that waits for one of two busy cores.
@@ -50,7 +60,14 @@ impl Cluster {
     #[must_use]
     pub fn start_with_lease(nats: usize, edges: usize, lease_seconds: u64) -> Option<Self> {
         let runtime = tokio::runtime::Runtime::new().expect("threads");
-        let servers = runtime.block_on(Servers::start(nats))?;
+        // As deployed: everybody may do what they must, and no more.
+        let passwords =
+            USERS.map(|user| format!("{}_PASSWORD: \"{PASSWORD}\"\n", user.to_uppercase().replace('-', "_")));
+        let accounts = process::workspace().join("deploy/nats/accounts.conf");
+        let accounts = std::fs::read_to_string(accounts).expect("the accounts of the deployment");
+        let configuration = format!("{}{accounts}", passwords.concat());
+        let servers = Servers::start_with(nats, &configuration, Some(("control-1", PASSWORD)));
+        let servers = runtime.block_on(servers)?;
         let files = tempfile::tempdir().expect("a temporary directory");
         let secret = |name: &str, text: &str| {
             let path = files.path().join(name);
@@ -60,6 +77,7 @@ impl Cluster {
         };
         secret("signing.key", SIGNING_KEY);
         secret("admin.password", ADMIN_PASSWORD);
+        secret("nats.password", PASSWORD);
         let mut cluster =
             Self { edges: Vec::new(), gateway: None, control: None, nats: servers, lease_seconds, runtime, files };
         // All at once, as compose does: who needs another waits for it.
@@ -79,27 +97,31 @@ impl Cluster {
     fn common(&self, node: &str) -> Vec<String> {
         let lease = self.lease_seconds.to_string();
         let urls = self.nats.urls().join(",");
-        ["--node", node, "--nats", &urls, "--auth-lease-seconds", &lease, "--drain-seconds", "1"]
+        let password = self.files.path().join("nats.password");
+        let password = password.to_string_lossy();
+        ["--node", node, "--nats", &urls, "--nats-password-file", &*password]
+            .into_iter()
+            .chain(["--auth-lease-seconds", &lease, "--drain-seconds", "1"])
             .map(str::to_owned)
-            .into()
+            .collect()
     }
 
     fn edge_setup(&self, n: usize) -> Setup {
-        let mut arguments = self.common(&format!("edge-{n}"));
+        let mut arguments = self.common(&format!("edge-{}", n + 1));
         arguments.extend(["--control-key", CONTROL_KEY, "--checkpoint-seconds", "1"].map(str::to_owned));
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         Setup::at(&self.files.path().join(format!("edge-{n}"))).role("edge").with(&arguments)
     }
 
     fn gateway_setup(&self) -> Setup {
-        let mut arguments = self.common("gateway-0");
+        let mut arguments = self.common("gateway-1");
         arguments.extend(["--control-key", CONTROL_KEY].map(str::to_owned));
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         Setup::at(&self.files.path().join("gateway")).role("gateway").with(&arguments)
     }
 
     fn control_setup(&self, edge_url: &str, gateway_url: &str) -> Setup {
-        let mut arguments = self.common("control-0");
+        let mut arguments = self.common("control-1");
         let file = |name: &str| self.files.path().join(name).to_string_lossy().into_owned();
         arguments.extend(["--signing-key-file".to_owned(), file("signing.key")]);
         arguments.extend(["--admin-password-file".to_owned(), file("admin.password")]);
@@ -156,13 +178,28 @@ impl Cluster {
     /// When one is not.
     pub fn publish(&self, messages: &[(String, String, Value)]) {
         self.runtime.block_on(async {
-            let nats = self.nats.connect("producer").await;
+            let user = Some(("producer".to_owned(), Zeroizing::new(PASSWORD.to_owned())));
+            let nats = self.nats.connect_as("producer", user).await;
             for (id, subject, body) in messages {
                 let (id, subject, payload) = (id.clone(), subject.clone(), body.to_string().into());
                 let publish = Publish { subject, id, expected: None, headers: vec![], payload };
                 nats.publish(&publish, wait::PATIENCE).await.expect("a message is stored");
             }
         });
+    }
+
+    /// Whether somebody may publish to a subject, with what JetStream says to it: the seconds given are waited for.
+    ///
+    /// # Panics
+    /// When NATS does not take the user.
+    #[must_use]
+    pub fn may(&self, user: &str, subject: &str, body: &Value) -> bool {
+        self.runtime.block_on(async {
+            let pair = Some((user.to_owned(), Zeroizing::new(PASSWORD.to_owned())));
+            let nats = self.nats.connect_as(user, pair).await;
+            // What is denied is never answered; what is allowed is, if only with an error of JetStream's.
+            nats.request(subject, body.to_string().into(), ANSWER).await.is_ok()
+        })
     }
 
     /// Whether nothing is left in a stream.

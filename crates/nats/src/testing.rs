@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use zeroize::Zeroizing;
 
 use crate::{Nats, NatsOptions};
 
@@ -25,6 +26,8 @@ struct Server {
 /// One server, or a cluster of several.
 pub struct Servers {
     servers: Vec<Server>,
+    /// Who connects for the test.
+    user: Option<(String, Zeroizing<String>)>,
     dir: tempfile::TempDir,
 }
 
@@ -50,6 +53,15 @@ impl Servers {
     /// Starts so many servers with `sync_interval: always` and waits until JetStream answers; `None` when this machine
     /// has no server.
     pub async fn start(count: usize) -> Option<Self> {
+        Self::start_with(count, "", None).await
+    }
+
+    /// As [`Self::start`], with more text in the configuration of every server, and the user and password by which the
+    /// test itself connects.
+    ///
+    /// # Panics
+    /// When they do not come up.
+    pub async fn start_with(count: usize, configuration: &str, user: Option<(&str, &str)>) -> Option<Self> {
         let Ok(binary) = std::env::var("CAMEO_NATS_SERVER") else {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "CI=true, and there is no nats-server");
             eprintln!("left out: CAMEO_NATS_SERVER names no nats-server; `cargo xtask test` obtains one");
@@ -70,13 +82,15 @@ impl Servers {
             };
             let text = format!(
                 "server_name: n{n}\nlisten: \"{address}:{PORT}\"\n{cluster}\
-                 jetstream {{ store_dir: {store:?}, sync_interval: always, max_file_store: 8GB }}\n"
+                 jetstream {{ store_dir: {store:?}, sync_interval: always, max_file_store: 8GB }}\n\
+                 {configuration}\n"
             );
             let config = dir.path().join(format!("n{n}.conf"));
             std::fs::write(&config, text).expect("a file can be written");
             Server { config, address: *address, child: None }
         });
-        let mut servers = Self { servers: servers.collect(), dir };
+        let user = user.map(|(user, password)| (user.to_owned(), Zeroizing::new(password.to_owned())));
+        let mut servers = Self { servers: servers.collect(), user, dir };
         for n in 0..count {
             servers.spawn(&binary, n);
         }
@@ -131,12 +145,15 @@ impl Servers {
 
     /// A connection to them.
     pub async fn connect(&self, name: &str) -> Nats {
-        self.connect_to(name, self.urls()).await
+        self.connect_as(name, self.user.clone()).await
     }
 
-    /// A connection to these of them.
-    pub async fn connect_to(&self, name: &str, urls: Vec<String>) -> Nats {
-        let options = NatsOptions::new(name, urls);
+    /// A connection to them as somebody else than the test.
+    ///
+    /// # Panics
+    /// When there is none in time.
+    pub async fn connect_as(&self, name: &str, user: Option<(String, Zeroizing<String>)>) -> Nats {
+        let options = NatsOptions { user, ..NatsOptions::new(name, self.urls()) };
         let end = Instant::now() + PATIENCE;
         loop {
             match Nats::connect(&options).await {
