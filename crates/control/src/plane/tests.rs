@@ -425,7 +425,14 @@ async fn what_was_signed_once_and_put_back_later_opens_nothing() {
         Some(Role::Observer),
         "not built on the old one"
     );
+    let sound = stored(&stage, "user.626f62").await;
+    put_back(&stage, "user.626f62", Bytes::from_static(b"{}")).await;
+    let spoilt = stage.plane.set_roles(&admin, "bob", vec![Grant::everywhere(Role::Editor)]).await.unwrap_err();
+    assert!(matches!(spoilt, Problem::Unavailable(_)), "a user may have been removed, so nothing is written anew");
+    put_back(&stage, "user.626f62", sound).await;
     stage.plane.remove_user(&admin, "bob").await.unwrap();
+    let missing = stage.plane.set_roles(&admin, "bob", vec![Grant::everywhere(Role::Editor)]).await.unwrap_err();
+    assert!(matches!(missing, Problem::Missing(_)), "{missing}");
     put_back(&stage, "user.626f62", old_bob).await;
     assert!(bob(stage.plane.users(&admin).await.unwrap()).is_none());
 

@@ -40,13 +40,17 @@ pub(super) struct View {
 }
 
 /// A record with a version, which never goes back.
-trait Versioned: serde::de::DeserializeOwned {
+pub(super) trait Versioned: serde::de::DeserializeOwned {
+    /// Whether people may remove one. Where they may not, one that is gone from the bucket is somebody else's doing.
+    const REMOVABLE: bool;
     /// What the view finds it by.
     fn handle(&self) -> &str;
     fn version(&self) -> u64;
 }
 
 impl Versioned for ClientRecord {
+    const REMOVABLE: bool = false;
+
     fn handle(&self) -> &str {
         &self.code
     }
@@ -57,6 +61,8 @@ impl Versioned for ClientRecord {
 }
 
 impl Versioned for UserRecord {
+    const REMOVABLE: bool = true;
+
     fn handle(&self) -> &str {
         &self.name
     }
@@ -67,6 +73,8 @@ impl Versioned for UserRecord {
 }
 
 impl Versioned for KeyRecord {
+    const REMOVABLE: bool = true;
+
     fn handle(&self) -> &str {
         &self.id
     }
@@ -106,11 +114,11 @@ impl View {
     fn take(&mut self, change: &Change, now: Mono) {
         let key = &change.key;
         let taken = if key.name_of(record::KIND).is_some() {
-            take_record(&self.verifying, &mut self.clients, change, None)
+            take_record(&self.verifying, &mut self.clients, change, &mut self.gone)
         } else if key.name_of(USER_KIND).is_some() {
-            take_record(&self.verifying, &mut self.users, change, Some(&mut self.gone))
+            take_record(&self.verifying, &mut self.users, change, &mut self.gone)
         } else if key.name_of(KEY_KIND).is_some() {
-            take_record(&self.verifying, &mut self.keys, change, Some(&mut self.gone))
+            take_record(&self.verifying, &mut self.keys, change, &mut self.gone)
         } else {
             self.take_unsealed(change, now);
             Ok(())
@@ -149,15 +157,17 @@ impl View {
     }
 }
 
-/// Takes in a record; with `gone`, one of a kind that may be removed.
+/// Takes in a record; one that was removed leaves its version in `gone`.
 fn take_record<T: Versioned>(
     verifying: &Verifying,
     into: &mut BTreeMap<String, T>,
     change: &Change,
-    gone: Option<&mut BTreeMap<Key, u64>>,
+    gone: &mut BTreeMap<Key, u64>,
 ) -> Result<(), String> {
     let Some(value) = &change.value else {
-        let Some(gone) = gone else { return Err("it was deleted by somebody else".into()) };
+        if !T::REMOVABLE {
+            return Err("it was deleted by somebody else".into());
+        }
         into.retain(|name, record| {
             let goes = super::users::entry_key(&change.key, name) == change.key;
             if goes {
@@ -168,7 +178,7 @@ fn take_record<T: Versioned>(
         return Ok(());
     };
     let record: T = verifying.open(&change.key, value).map_err(|error| error.to_string())?;
-    if gone.and_then(|gone| gone.get(&change.key)).is_some_and(|last| record.version() <= *last) {
+    if gone.get(&change.key).is_some_and(|last| record.version() <= *last) {
         return Err(format!("it was removed, and has come back as version {}", record.version()));
     }
     if into.get(record.handle()).is_some_and(|held| held.version() > record.version()) {
