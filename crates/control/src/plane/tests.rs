@@ -12,6 +12,7 @@ use cameo_profile::ClientCode;
 use super::*;
 use crate::password::PASSWORD_CHARS_MIN;
 use crate::principal::{Grant, Proof};
+use crate::session::Presence;
 use crate::stage::{PASSWORD, Stage};
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
@@ -240,17 +241,17 @@ async fn a_session_ends_with_the_password_or_the_roles_it_began_with() {
     stage.user("bob", &[("demo", Role::Editor)]).await;
     let plane = &stage.plane;
     let id = plane.sign_in("bob", password(PASSWORD), HERE).await.unwrap();
-    let (bob, _) = plane.session(&id, HERE).expect("signed in");
+    let (bob, _) = plane.session(&id, Presence::Acting, HERE).expect("signed in");
     assert_eq!((bob.who.as_str(), bob.role(Some("demo"))), ("bob", Some(Role::Editor)));
     plane.set_roles(&ada, "bob", vec![Grant { client: "demo".into(), role: Role::Approver }]).await.unwrap();
-    assert!(plane.session(&id, HERE).is_none(), "other roles");
+    assert!(plane.session(&id, Presence::Acting, HERE).is_none(), "other roles");
     let id = plane.sign_in("bob", password(PASSWORD), HERE).await.unwrap();
     plane.set_password(&ada, "bob", None, password("eleven blue tricycles")).await.unwrap();
-    assert!(plane.session(&id, HERE).is_none(), "another password");
+    assert!(plane.session(&id, Presence::Acting, HERE).is_none(), "another password");
     assert!(plane.sign_in("bob", password(PASSWORD), HERE).await.is_err(), "a right one of a moment ago is no more");
     let id = plane.sign_in("bob", password("eleven blue tricycles"), HERE).await.unwrap();
     plane.remove_user(&ada, "bob").await.unwrap();
-    assert!(plane.session(&id, HERE).is_none(), "no user");
+    assert!(plane.session(&id, Presence::Acting, HERE).is_none(), "no user");
     let lines = stage.audit.lines();
     assert!(lines.contains(&"bob sign.in - done".into()) && lines.contains(&"bob sign.in - refused".into()));
 }
@@ -303,7 +304,7 @@ async fn the_first_admin_is_made_once_and_never_with_a_weak_password() {
     let made_up = stage.plane.ensure_admin(None).await.unwrap().expect("a password is made up");
     assert_eq!(made_up.len(), 23, "20 characters in four groups");
     let id = stage.plane.sign_in("admin", made_up, HERE).await.unwrap();
-    let (admin, _) = stage.plane.session(&id, HERE).unwrap();
+    let (admin, _) = stage.plane.session(&id, Presence::Acting, HERE).unwrap();
     assert_eq!(admin.role(None), Some(Role::Admin));
     assert!(stage.plane.ensure_admin(None).await.unwrap().is_none(), "there is one");
     assert!(stage.plane.ensure_admin(Some(password(PASSWORD))).await.unwrap().is_none());
