@@ -384,6 +384,47 @@ async fn last_use_is_what_a_node_told_and_never_goes_back() {
 }
 
 #[tokio::test]
+async fn the_last_use_of_a_token_goes_with_it() {
+    let stage = Stage::with_clients().await;
+    let (admin, inner) = (Principal::system(), &stage.plane.0);
+    let (kept, gone) = (token(&stage, &admin, "kept").await, token(&stage, &admin, "gone").await);
+    let ids = [&kept, &gone].map(|made| made.token.record.id.clone());
+    let entry = |id: &TokenId| Key::new(format!("used.{}", id.0)).unwrap();
+    let tell = async |id: &TokenId| put_back(&stage, entry(id).as_str(), Bytes::from_static(b"30000000")).await;
+    let told = async || {
+        let mut told = Vec::new();
+        for id in &ids {
+            told.push(stage.bucket.get(&entry(id)).await.unwrap().is_some());
+        }
+        told
+    };
+    // The view follows what the sweep deletes by its watch.
+    let swept = async || {
+        inner.sweep().await;
+        let revision = stage.bucket.put(entry(&ids[0]), "30000000".into(), Expected::Any, Durability::Durable).await;
+        stage.plane.caught_up(revision.unwrap()).await;
+        let view = inner.view.read();
+        ids.iter().map(|id| view.used.contains_key(id)).collect::<Vec<_>>()
+    };
+    tell(&ids[0]).await;
+    tell(&ids[1]).await;
+    assert_eq!((swept().await, told().await), (vec![true, true], vec![true, true]), "both tokens are there");
+    stage.plane.revoke_token(&admin, "demo", &ids[1]).await.unwrap();
+    assert_eq!((swept().await, told().await), (vec![true, false], vec![true, false]));
+    // A node that had not heard of it yet.
+    tell(&ids[1]).await;
+    assert_eq!((swept().await, told().await), (vec![true, false], vec![true, false]));
+
+    // Where the watch had not caught up, the record with the token may still be to come.
+    let read = *inner.read.borrow();
+    let ahead = Change { key: entry(&ids[1]), value: Some("1".into()), revision: Revision(read.0 + 1), last: false };
+    let before = stage.bucket.writes.load(Ordering::SeqCst);
+    inner.take(&ahead);
+    inner.sweep().await;
+    assert_eq!(stage.bucket.writes.load(Ordering::SeqCst), before);
+}
+
+#[tokio::test]
 async fn a_record_of_somebody_else_s_stops_the_start() {
     let stage = Stage::with_clients().await;
     let config = PlaneConfig { sealer: Sealer::generate().unwrap(), ..stage.plane.0.config.clone() };
