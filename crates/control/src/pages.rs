@@ -47,7 +47,7 @@ pub(crate) fn router(plane: &Plane, upstream: Upstream) -> (Router, Vec<RouteAcc
     const fn role(action: Action) -> Access {
         Access::Role(action)
     }
-    let (router, table) = Routes::new(PageGate::new(plane.clone()))
+    let (pages, mut table) = Routes::new(PageGate::new(plane.clone()))
         .get("/", Access::Public, sign_in::root)
         .get("/admin/style.css", Access::Public, style)
         .get("/admin/script.js", Access::Public, script)
@@ -57,7 +57,6 @@ pub(crate) fn router(plane: &Plane, upstream: Upstream) -> (Router, Vec<RouteAcc
         .get("/admin", IN, sign_in::home)
         .get("/admin/account", IN, account::page)
         .post("/admin/account", role(Action::PasswordChange), account::change)
-        .get("/admin/rollouts/{number}/events", role(Action::TokenList), live::rollout)
         .get("/admin/c/{client}/profile-api", role(Action::TokenList), profile_api::page)
         .post("/admin/c/{client}/profile-api/require", role(Action::AuthSwitch), profile_api::require)
         .post("/admin/c/{client}/profile-api/generate", role(Action::TokenCreate), profile_api::generate)
@@ -71,11 +70,9 @@ pub(crate) fn router(plane: &Plane, upstream: Upstream) -> (Router, Vec<RouteAcc
         .post("/admin/c/{client}/profiles/edit", role(Action::ProfileWrite), profiles::edit)
         .post("/admin/c/{client}/profiles/erase", role(Action::ProfileErase), profiles::erase)
         .get("/admin/c/{client}/batches", role(Action::BatchRead), batches::page)
-        .get("/admin/c/{client}/batches/events", role(Action::BatchRead), batches::events)
         .post("/admin/c/{client}/batches/upload", role(Action::BatchUpload), batches::upload)
         .get("/admin/c/{client}/batches/{id}/errors.csv", role(Action::BatchRead), batches::errors)
         .get("/admin/cluster", role(Action::ClusterRead), cluster::page)
-        .get("/admin/cluster/events", role(Action::ClusterRead), cluster::events)
         .get("/admin/audit", role(Action::AuditRead), audit::page)
         .get("/admin/clients", role(Action::ClientList), clients::page)
         .post("/admin/clients", role(Action::ClientManage), clients::create)
@@ -86,7 +83,13 @@ pub(crate) fn router(plane: &Plane, upstream: Upstream) -> (Router, Vec<RouteAcc
         .post("/admin/users/{name}/password", role(Action::UserManage), users::password)
         .post("/admin/users/{name}/remove", role(Action::UserManage), users::remove)
         .finish();
-    (router.with_state(Site { plane: plane.clone(), upstream }), table)
+    let (streams, rest) = Routes::new(PageGate::watching(plane.clone()))
+        .get("/admin/rollouts/{number}/events", role(Action::TokenList), live::rollout)
+        .get("/admin/c/{client}/batches/events", role(Action::BatchRead), batches::events)
+        .get("/admin/cluster/events", role(Action::ClusterRead), cluster::events)
+        .finish();
+    table.extend(rest);
+    (pages.merge(streams).with_state(Site { plane: plane.clone(), upstream }), table)
 }
 
 fn asset(content_type: &'static str, text: &'static str) -> Response {

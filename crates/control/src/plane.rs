@@ -5,6 +5,7 @@
 //! let go of what was before.
 
 mod access;
+mod change;
 mod clients;
 mod cluster;
 mod rollout;
@@ -42,8 +43,6 @@ pub(crate) use users::{KeyRecord, UserRecord};
 
 use view::View;
 
-/// How often a change is decided anew when somebody else was first.
-const TRIES: usize = 16;
 /// Rollouts that can be followed by number.
 const ROLLOUTS: usize = 200;
 /// Time between looks for nodes that are gone for good.

@@ -34,6 +34,15 @@ struct Session {
     used: Mono,
 }
 
+/// Whether what brings a session along is a use of it, which keeps it from ending idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// Somebody does something.
+    Acting,
+    /// A page that was left open asks by itself.
+    Watching,
+}
+
 /// What the next page of a session says, once.
 #[derive(Clone)]
 pub(crate) struct Flash {
@@ -102,18 +111,13 @@ impl Sessions {
         Ok(id)
     }
 
-    /// The session of an id, which is used now.
-    pub(crate) fn find(&self, id: &str, now: Mono) -> Option<Signed> {
+    /// The session of an id; used now, if somebody acts.
+    pub(crate) fn find(&self, id: &str, presence: Presence, now: Mono) -> Option<Signed> {
         let mut sessions = self.0.lock();
         let session = sessions.get_mut(&key(id)).filter(|session| session.lives(now))?;
-        session.used = now;
-        Some(Signed { user: session.user.clone(), version: session.version, csrf: session.csrf.clone() })
-    }
-
-    /// The same without using it.
-    pub(crate) fn peek(&self, id: &str, now: Mono) -> Option<Signed> {
-        let sessions = self.0.lock();
-        let session = sessions.get(&key(id)).filter(|session| session.lives(now))?;
+        if presence == Presence::Acting {
+            session.used = now;
+        }
         Some(Signed { user: session.user.clone(), version: session.version, csrf: session.csrf.clone() })
     }
 
@@ -143,6 +147,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use super::Presence::{Acting, Watching};
     use super::*;
 
     #[test]
@@ -150,16 +155,16 @@ mod tests {
         let sessions = Sessions::default();
         let minutes = |n: u64| Mono(n * 60_000);
         let id = sessions.begin("ada", 1, minutes(0)).unwrap();
-        assert_eq!(sessions.find(&id, minutes(29)).unwrap().user, "ada");
-        assert!(sessions.find(&id, minutes(58)).is_some(), "used at 29");
-        assert!(sessions.peek(&id, minutes(87)).is_some(), "looking is no use");
-        assert!(sessions.find(&id, minutes(88)).is_none(), "idle");
+        assert_eq!(sessions.find(&id, Acting, minutes(29)).unwrap().user, "ada");
+        assert!(sessions.find(&id, Acting, minutes(58)).is_some(), "used at 29");
+        assert!(sessions.find(&id, Watching, minutes(87)).is_some(), "looking is no use");
+        assert!(sessions.find(&id, Acting, minutes(88)).is_none(), "idle");
         let id = sessions.begin("ada", 1, minutes(0)).unwrap();
-        assert!((0..720).step_by(20).all(|n| sessions.find(&id, minutes(n)).is_some()));
-        assert!(sessions.find(&id, minutes(720)).is_none(), "twelve hours");
+        assert!((0..720).step_by(20).all(|n| sessions.find(&id, Acting, minutes(n)).is_some()));
+        assert!(sessions.find(&id, Acting, minutes(720)).is_none(), "twelve hours");
         let id = sessions.begin("ada", 1, minutes(0)).unwrap();
         sessions.end(&id);
-        assert!(sessions.find(&id, minutes(1)).is_none() && sessions.find("", minutes(1)).is_none());
+        assert!(sessions.find(&id, Acting, minutes(1)).is_none() && sessions.find("", Acting, minutes(1)).is_none());
     }
 
     #[test]
@@ -168,12 +173,15 @@ mod tests {
         let first = sessions.begin("ada", 1, Mono(0)).unwrap();
         let of_bob: Vec<_> = (1..=100).map(|n| sessions.begin("bob", 1, Mono(n)).unwrap()).collect();
         assert_eq!(sessions.0.lock().len(), 1 + SESSIONS_OF_USER, "ada is not signed out by bob");
-        assert!(sessions.peek(&of_bob[79], Mono(200)).is_none() && sessions.peek(&of_bob[80], Mono(200)).is_some());
-        assert!(sessions.peek(&first, Mono(200)).is_some());
+        assert!(
+            sessions.find(&of_bob[79], Watching, Mono(200)).is_none()
+                && sessions.find(&of_bob[80], Watching, Mono(200)).is_some()
+        );
+        assert!(sessions.find(&first, Watching, Mono(200)).is_some());
         for n in 0..SESSIONS as u64 {
             sessions.begin(&format!("user{n}"), 1, Mono(300 + n)).unwrap();
         }
         assert_eq!(sessions.0.lock().len(), SESSIONS);
-        assert!(sessions.find(&first, Mono(2000)).is_none());
+        assert!(sessions.find(&first, Acting, Mono(2000)).is_none());
     }
 }

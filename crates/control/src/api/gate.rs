@@ -26,7 +26,7 @@ use super::compatible::VendorError;
 use super::input;
 use crate::plane::{Credential, Deed, NotSignedIn, Plane};
 use crate::principal::{Principal, Proof};
-use crate::session::Signed;
+use crate::session::{Presence, Signed};
 
 /// Name of the cookie that holds a session's id.
 pub(crate) const COOKIE_NAME: &str = "cameo_session";
@@ -130,7 +130,7 @@ pub(crate) async fn identify(plane: &Plane, headers: &HeaderMap, from: IpAddr) -
         return Ok(Caller { principal, session: None });
     }
     let id = cookie(headers).ok_or(Turned::Unknown)?;
-    let (principal, signed) = plane.session(id, from).ok_or(Turned::Unknown)?;
+    let (principal, signed) = plane.session(id, Presence::Acting, from).ok_or(Turned::Unknown)?;
     Ok(Caller { principal, session: Some(signed) })
 }
 

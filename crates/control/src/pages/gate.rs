@@ -16,7 +16,7 @@ use crate::api::gate::{CSRF_HEADER, cookie, is_csrf, is_safe, to_the_end};
 use crate::api::peer;
 use crate::plane::{Deed, Plane};
 use crate::principal::Principal;
-use crate::session::Signed;
+use crate::session::{Presence, Signed};
 
 /// Bytes of a form. Ours: the most origins of a client, with room for escapes.
 const FORM_BYTES: usize = 128 << 10;
@@ -52,20 +52,26 @@ impl Form {
 }
 
 #[derive(Clone)]
-pub(super) struct PageGate(Plane);
+pub(super) struct PageGate {
+    plane: Plane,
+    presence: Presence,
+}
 
 impl PageGate {
+    /// For what somebody opens or sends.
     pub(super) fn new(plane: Plane) -> Self {
-        Self(plane)
+        Self { plane, presence: Presence::Acting }
+    }
+
+    /// For streams: the browser begins them again for as long as a page is open, and nobody need be there.
+    pub(super) fn watching(plane: Plane) -> Self {
+        Self { plane, presence: Presence::Watching }
     }
 
     async fn admit(&self, access: Access, head: &Parts) -> Result<Viewer, Response> {
         let from = peer(&head.extensions);
         let id = cookie(&head.headers).unwrap_or_default();
-        // Streams are begun again by the browser for as long as the page is open.
-        let is_stream = head.uri.path().ends_with("/events");
-        let session = if is_stream { self.0.session_unused(id, from) } else { self.0.session(id, from) };
-        let Some((principal, signed)) = session else {
+        let Some((principal, signed)) = self.plane.session(id, self.presence, from) else {
             // Back to where it was going, if that is a page.
             let next = if head.method == Method::GET { head.uri.path() } else { "" };
             let next = utf8_percent_encode(next, NON_ALPHANUMERIC);
@@ -75,9 +81,9 @@ impl PageGate {
         if let Access::Role(action) = access
             && !viewer.principal.highest().is_some_and(|role| role.may(action))
         {
-            let refused = self.0.allow(&viewer.principal, Deed::of(action, None)).await;
+            let refused = self.plane.allow(&viewer.principal, Deed::of(action, None)).await;
             if let Err(problem) = refused {
-                return Err(layout::problem(&self.0, &viewer, &problem));
+                return Err(layout::problem(&self.plane, &viewer, &problem));
             }
         }
         Ok(viewer)
@@ -97,7 +103,7 @@ impl PageGate {
         let given = head.headers.get(CSRF_HEADER).and_then(|value| value.to_str().ok());
         if let Some(given) = given {
             if !is_csrf(&viewer.signed, given) {
-                return Err(body::refuse(content, stale(&self.0, &viewer)).await);
+                return Err(body::refuse(content, stale(&self.plane, &viewer)).await);
             }
             head.extensions.insert(viewer);
             head.extensions.insert(Form::default());
@@ -106,10 +112,10 @@ impl PageGate {
         let read = body::read(content, FORM_BYTES).await.map_err(Refusal::from);
         let form = match read.and_then(|whole| query::pairs(&whole.bytes)) {
             Ok(pairs) => Form(pairs),
-            Err(refusal) => return Err(layout::refusal(&self.0, &viewer, &refusal)),
+            Err(refusal) => return Err(layout::refusal(&self.plane, &viewer, &refusal)),
         };
         if !is_csrf(&viewer.signed, form.get("csrf")) {
-            return Err(stale(&self.0, &viewer));
+            return Err(stale(&self.plane, &viewer));
         }
         head.extensions.insert(viewer);
         head.extensions.insert(form);

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{Deed, Plane, Problem};
 use crate::password;
 use crate::principal::{Principal, Proof};
-use crate::session::{Flash, Signed};
+use crate::session::{Flash, Presence, Signed};
 
 /// How long a name and password that were right need no argon2id again.
 const PROVEN_FOR: Duration = Duration::from_secs(60);
@@ -179,32 +179,22 @@ impl Plane {
     }
 
     /// Who a session's cookie stands for, and what its forms have to bring along.
-    pub(crate) fn session(&self, id: &str, from: IpAddr) -> Option<(Principal, Signed)> {
-        let signed = self.0.sessions.find(id, self.0.config.clock.mono())?;
-        self.signed(id, signed, from)
-    }
-
-    /// The same without using the session: for what a page does by itself while it is left open.
-    pub(crate) fn session_unused(&self, id: &str, from: IpAddr) -> Option<(Principal, Signed)> {
-        let signed = self.0.sessions.peek(id, self.0.config.clock.mono())?;
-        self.signed(id, signed, from)
-    }
-
-    /// Whether a session has not ended yet.
-    pub(crate) fn is_signed_in(&self, id: &str) -> bool {
-        let signed = self.0.sessions.peek(id, self.0.config.clock.mono());
-        signed.is_some_and(|signed| {
-            self.0.view.read().users.get(&signed.user).is_some_and(|user| user.version == signed.version)
-        })
-    }
-
-    fn signed(&self, id: &str, signed: Signed, from: IpAddr) -> Option<(Principal, Signed)> {
+    pub(crate) fn session(&self, id: &str, presence: Presence, from: IpAddr) -> Option<(Principal, Signed)> {
+        let signed = self.0.sessions.find(id, presence, self.0.config.clock.mono())?;
         let version = self.0.view.read().users.get(&signed.user).map(|user| user.version);
         if version != Some(signed.version) {
             self.0.sessions.end(id);
             return None;
         }
         Some((self.user(&signed.user, Proof::Session, from)?, signed))
+    }
+
+    /// Whether a session has not ended yet.
+    pub(crate) fn is_signed_in(&self, id: &str) -> bool {
+        let signed = self.0.sessions.find(id, Presence::Watching, self.0.config.clock.mono());
+        signed.is_some_and(|signed| {
+            self.0.view.read().users.get(&signed.user).is_some_and(|user| user.version == signed.version)
+        })
     }
 
     /// Leaves what the next page of a session shall say.

@@ -1,11 +1,15 @@
 //! Clients (tenants): created, listed, changed; what changes is confirmed by every node.
 
+use std::collections::BTreeMap;
+
 use cameo_auth::bucket::Expected;
 use cameo_auth::record::{ClientRecord, Refused};
 use cameo_auth::{Action, Revision};
 use cameo_profile::ClientCode;
 
-use super::{Deed, OpenError, Plane, Problem, Rollout, TRIES};
+use super::change::Changing;
+use super::view::View;
+use super::{Deed, OpenError, Plane, Problem, Rollout};
 use crate::principal::Principal;
 
 /// What may be changed of a client; what is `None` stays.
@@ -80,6 +84,20 @@ fn code(text: &str) -> Result<ClientCode, Problem> {
 /// As callers may hear it, whether or not they may see it.
 pub(super) fn no_client(code: &str) -> Problem {
     Problem::Missing(format!("client {:?} here", crate::audit::text(code)))
+}
+
+impl Changing for ClientRecord {
+    fn version_mut(&mut self) -> &mut u64 {
+        &mut self.version
+    }
+
+    fn among(view: &View) -> &BTreeMap<String, Self> {
+        &view.clients
+    }
+
+    fn missing(handle: &str) -> Problem {
+        no_client(handle)
+    }
 }
 
 impl Plane {
@@ -166,39 +184,14 @@ impl Plane {
         self.noted(by, Deed::of(actions[0], Some(client)), Some(settings.describe()), changed).await
     }
 
-    /// Changes a client's record by compare-and-set; decides anew when somebody else was first.
+    /// Changes a client's record, and says at which revision.
     pub(super) async fn change(
         &self,
         client: &str,
-        mut decide: impl FnMut(&mut ClientRecord) -> Result<(), Problem>,
+        decide: impl FnMut(&mut ClientRecord) -> Result<(), Problem>,
     ) -> Result<(ClientRecord, Revision), Problem> {
         let code = ClientCode::new(client).map_err(|_| no_client(client))?;
-        let key = ClientRecord::key(&code);
-        for _ in 0..TRIES {
-            let entry = self.0.config.bucket.get(&key).await?;
-            let held = self.0.view.read().clients.get(client).cloned();
-            let expected = entry.as_ref().map_or(Expected::Absent, |entry| Expected::At(entry.revision));
-            let read: Option<Result<ClientRecord, _>> =
-                entry.map(|entry| self.0.config.sealer.verifying().open(&key, &entry.value));
-            let mut record = match (read, held) {
-                (None, None) => return Err(no_client(client)),
-                (Some(Err(error)), None) => {
-                    return Err(Problem::Unavailable(format!("the record of {client}: {error}")));
-                }
-                // Somebody else has put an old record back, or rubbish, or has deleted it: what was last seen holds, and
-                // is written anew with this change. Building on an old one would bring revoked tokens back to life.
-                (Some(Ok(read)), Some(held)) if held.version > read.version => held,
-                (None | Some(Err(_)), Some(held)) => held,
-                (Some(Ok(read)), _) => read,
-            };
-            decide(&mut record)?;
-            record.version += 1;
-            let sealed = self.0.config.sealer.seal(&key, &record);
-            if let Some(revision) = self.put(key.clone(), sealed, expected).await? {
-                return Ok((record, revision));
-            }
-        }
-        Err(Problem::Unavailable("too many changes at once; nothing was changed".into()))
+        self.change_record(ClientRecord::key(&code), client, decide).await
     }
 
     /// Creates a client of the configuration, unless it is there. What is there stays as it is.

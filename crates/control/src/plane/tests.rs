@@ -12,6 +12,7 @@ use cameo_profile::ClientCode;
 use super::*;
 use crate::password::PASSWORD_CHARS_MIN;
 use crate::principal::{Grant, Proof};
+use crate::session::Presence;
 use crate::stage::{PASSWORD, Stage};
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
@@ -240,17 +241,17 @@ async fn a_session_ends_with_the_password_or_the_roles_it_began_with() {
     stage.user("bob", &[("demo", Role::Editor)]).await;
     let plane = &stage.plane;
     let id = plane.sign_in("bob", password(PASSWORD), HERE).await.unwrap();
-    let (bob, _) = plane.session(&id, HERE).expect("signed in");
+    let (bob, _) = plane.session(&id, Presence::Acting, HERE).expect("signed in");
     assert_eq!((bob.who.as_str(), bob.role(Some("demo"))), ("bob", Some(Role::Editor)));
     plane.set_roles(&ada, "bob", vec![Grant { client: "demo".into(), role: Role::Approver }]).await.unwrap();
-    assert!(plane.session(&id, HERE).is_none(), "other roles");
+    assert!(plane.session(&id, Presence::Acting, HERE).is_none(), "other roles");
     let id = plane.sign_in("bob", password(PASSWORD), HERE).await.unwrap();
     plane.set_password(&ada, "bob", None, password("eleven blue tricycles")).await.unwrap();
-    assert!(plane.session(&id, HERE).is_none(), "another password");
+    assert!(plane.session(&id, Presence::Acting, HERE).is_none(), "another password");
     assert!(plane.sign_in("bob", password(PASSWORD), HERE).await.is_err(), "a right one of a moment ago is no more");
     let id = plane.sign_in("bob", password("eleven blue tricycles"), HERE).await.unwrap();
     plane.remove_user(&ada, "bob").await.unwrap();
-    assert!(plane.session(&id, HERE).is_none(), "no user");
+    assert!(plane.session(&id, Presence::Acting, HERE).is_none(), "no user");
     let lines = stage.audit.lines();
     assert!(lines.contains(&"bob sign.in - done".into()) && lines.contains(&"bob sign.in - refused".into()));
 }
@@ -303,7 +304,7 @@ async fn the_first_admin_is_made_once_and_never_with_a_weak_password() {
     let made_up = stage.plane.ensure_admin(None).await.unwrap().expect("a password is made up");
     assert_eq!(made_up.len(), 23, "20 characters in four groups");
     let id = stage.plane.sign_in("admin", made_up, HERE).await.unwrap();
-    let (admin, _) = stage.plane.session(&id, HERE).unwrap();
+    let (admin, _) = stage.plane.session(&id, Presence::Acting, HERE).unwrap();
     assert_eq!(admin.role(None), Some(Role::Admin));
     assert!(stage.plane.ensure_admin(None).await.unwrap().is_none(), "there is one");
     assert!(stage.plane.ensure_admin(Some(password(PASSWORD))).await.unwrap().is_none());
@@ -383,6 +384,47 @@ async fn last_use_is_what_a_node_told_and_never_goes_back() {
 }
 
 #[tokio::test]
+async fn the_last_use_of_a_token_goes_with_it() {
+    let stage = Stage::with_clients().await;
+    let (admin, inner) = (Principal::system(), &stage.plane.0);
+    let (kept, gone) = (token(&stage, &admin, "kept").await, token(&stage, &admin, "gone").await);
+    let ids = [&kept, &gone].map(|made| made.token.record.id.clone());
+    let entry = |id: &TokenId| Key::new(format!("used.{}", id.0)).unwrap();
+    let tell = async |id: &TokenId| put_back(&stage, entry(id).as_str(), Bytes::from_static(b"30000000")).await;
+    let told = async || {
+        let mut told = Vec::new();
+        for id in &ids {
+            told.push(stage.bucket.get(&entry(id)).await.unwrap().is_some());
+        }
+        told
+    };
+    // The view follows what the sweep deletes by its watch.
+    let swept = async || {
+        inner.sweep().await;
+        let revision = stage.bucket.put(entry(&ids[0]), "30000000".into(), Expected::Any, Durability::Durable).await;
+        stage.plane.caught_up(revision.unwrap()).await;
+        let view = inner.view.read();
+        ids.iter().map(|id| view.used.contains_key(id)).collect::<Vec<_>>()
+    };
+    tell(&ids[0]).await;
+    tell(&ids[1]).await;
+    assert_eq!((swept().await, told().await), (vec![true, true], vec![true, true]), "both tokens are there");
+    stage.plane.revoke_token(&admin, "demo", &ids[1]).await.unwrap();
+    assert_eq!((swept().await, told().await), (vec![true, false], vec![true, false]));
+    // A node that had not heard of it yet.
+    tell(&ids[1]).await;
+    assert_eq!((swept().await, told().await), (vec![true, false], vec![true, false]));
+
+    // Where the watch had not caught up, the record with the token may still be to come.
+    let read = *inner.read.borrow();
+    let ahead = Change { key: entry(&ids[1]), value: Some("1".into()), revision: Revision(read.0 + 1), last: false };
+    let before = stage.bucket.writes.load(Ordering::SeqCst);
+    inner.take(&ahead);
+    inner.sweep().await;
+    assert_eq!(stage.bucket.writes.load(Ordering::SeqCst), before);
+}
+
+#[tokio::test]
 async fn a_record_of_somebody_else_s_stops_the_start() {
     let stage = Stage::with_clients().await;
     let config = PlaneConfig { sealer: Sealer::generate().unwrap(), ..stage.plane.0.config.clone() };
@@ -425,7 +467,14 @@ async fn what_was_signed_once_and_put_back_later_opens_nothing() {
         Some(Role::Observer),
         "not built on the old one"
     );
+    let sound = stored(&stage, "user.626f62").await;
+    put_back(&stage, "user.626f62", Bytes::from_static(b"{}")).await;
+    let spoilt = stage.plane.set_roles(&admin, "bob", vec![Grant::everywhere(Role::Editor)]).await.unwrap_err();
+    assert!(matches!(spoilt, Problem::Unavailable(_)), "a user may have been removed, so nothing is written anew");
+    put_back(&stage, "user.626f62", sound).await;
     stage.plane.remove_user(&admin, "bob").await.unwrap();
+    let missing = stage.plane.set_roles(&admin, "bob", vec![Grant::everywhere(Role::Editor)]).await.unwrap_err();
+    assert!(matches!(missing, Problem::Missing(_)), "{missing}");
     put_back(&stage, "user.626f62", old_bob).await;
     assert!(bob(stage.plane.users(&admin).await.unwrap()).is_none());
 

@@ -51,7 +51,7 @@ pub(super) fn random_id() -> Result<String, Problem> {
 impl Plane {
     fn view_of(&self, record: &TokenRecord) -> TokenView {
         let now = self.unix_ms();
-        let minute = self.0.view.read().used.get(&record.id).copied().filter(|minute| *minute > 0);
+        let minute = self.0.view.read().used.get(&record.id).map(|used| used.minute).filter(|minute| *minute > 0);
         TokenView {
             record: record.clone(),
             last_used: minute,

@@ -1,5 +1,6 @@
 //! Users and admin keys: made, listed, changed, removed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cameo_auth::bucket::{Expected, Key, PutError};
@@ -9,7 +10,9 @@ use cameo_auth::{Action, Role, Secret};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Deed, NotSignedIn, OpenError, Plane, Problem, TRIES};
+use super::change::Changing;
+use super::view::View;
+use super::{Deed, NotSignedIn, OpenError, Plane, Problem};
 use crate::password;
 use crate::principal::{Grant, Principal, Proof};
 
@@ -110,6 +113,20 @@ fn check_password(password: &str, user: &str) -> Result<(), Problem> {
     })
 }
 
+impl Changing for UserRecord {
+    fn version_mut(&mut self) -> &mut u64 {
+        &mut self.version
+    }
+
+    fn among(view: &View) -> &BTreeMap<String, Self> {
+        &view.users
+    }
+
+    fn missing(handle: &str) -> Problem {
+        no_user(handle)
+    }
+}
+
 impl Plane {
     fn check_roles(&self, roles: &[Grant]) -> Result<(), Problem> {
         let invalid = |text: String| Err(Problem::Invalid { field: "roles", text });
@@ -177,28 +194,13 @@ impl Plane {
         }
     }
 
-    /// Changes a user's record by compare-and-set.
     async fn change_user(
         &self,
         name: &str,
-        mut decide: impl FnMut(&mut UserRecord) -> Result<(), Problem>,
+        decide: impl FnMut(&mut UserRecord) -> Result<(), Problem>,
     ) -> Result<UserRecord, Problem> {
-        let key = user_key(name)?;
-        for _ in 0..TRIES {
-            let entry = self.0.config.bucket.get(&key).await?.ok_or_else(|| no_user(name))?;
-            let read: Result<UserRecord, _> = self.0.config.sealer.verifying().open(&key, &entry.value);
-            let read = read.map_err(|error| Problem::Unavailable(format!("the record of {name}: {error}")))?;
-            // An old record that somebody else has put back is not built on: it may have an old password, or more roles.
-            let held = self.0.view.read().users.get(name).cloned();
-            let mut record = held.filter(|held| held.version > read.version).unwrap_or(read);
-            decide(&mut record)?;
-            record.version += 1;
-            let sealed = self.0.config.sealer.seal(&key, &record);
-            if self.put(key.clone(), sealed, Expected::At(entry.revision)).await?.is_some() {
-                return Ok(record);
-            }
-        }
-        Err(Problem::Unavailable("too many changes at once; nothing was changed".into()))
+        let (record, _) = self.change_record(user_key(name)?, name, decide).await?;
+        Ok(record)
     }
 
     /// Whether there is an admin of everything besides this user.
@@ -324,7 +326,7 @@ impl Plane {
             return Err(Problem::Invalid { field: "expiresIn", text });
         }
         let _rules = self.0.rules.lock().await;
-        let taken = |view: &super::view::View| (view.keys.len(), view.keys.values().any(|key| key.name == name));
+        let taken = |view: &View| (view.keys.len(), view.keys.values().any(|key| key.name == name));
         match taken(&self.0.view.read()) {
             (_, true) => return Err(Problem::Conflict(format!("there is a key {name} already"))),
             (count, _) if count >= USERS_MAX => {

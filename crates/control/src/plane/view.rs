@@ -1,6 +1,6 @@
 //! What the control plane has read of the bucket.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use super::{Inner, SWEEP_EVERY};
 const WATCH_AGAIN: Duration = Duration::from_millis(200);
 /// A node that was silent for so long beyond its lease is taken off the list.
 const GONE_AFTER: Duration = Duration::from_secs(600);
+/// Entries of last uses that one look takes out of the bucket, each by a durable write; the others wait for the next one.
+const UNUSED_AT_ONCE: usize = 100;
 
 /// Everything that was read.
 pub(super) struct View {
@@ -28,8 +30,7 @@ pub(super) struct View {
     pub(super) keys: BTreeMap<String, KeyRecord>,
     pub(super) beats: BTreeMap<NodeRun, (Heartbeat, Mono)>,
     pub(super) roster: Roster,
-    /// Minutes since 1970.
-    pub(super) used: HashMap<TokenId, u32>,
+    pub(super) used: HashMap<TokenId, LastUse>,
     /// Heartbeats of nodes that have left, to be taken out of the bucket.
     left: Vec<(Key, Revision)>,
     /// Users and keys that were removed, with their last version: a record that comes back as it was is somebody else's
@@ -39,14 +40,27 @@ pub(super) struct View {
     foreign: BTreeMap<Key, String>,
 }
 
+/// When a token was last used, as nodes told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LastUse {
+    /// Since 1970.
+    pub(super) minute: u32,
+    /// Where that was told last.
+    revision: Revision,
+}
+
 /// A record with a version, which never goes back.
-trait Versioned: serde::de::DeserializeOwned {
+pub(super) trait Versioned: serde::de::DeserializeOwned {
+    /// Whether people may remove one. Where they may not, one that is gone from the bucket is somebody else's doing.
+    const REMOVABLE: bool;
     /// What the view finds it by.
     fn handle(&self) -> &str;
     fn version(&self) -> u64;
 }
 
 impl Versioned for ClientRecord {
+    const REMOVABLE: bool = false;
+
     fn handle(&self) -> &str {
         &self.code
     }
@@ -57,6 +71,8 @@ impl Versioned for ClientRecord {
 }
 
 impl Versioned for UserRecord {
+    const REMOVABLE: bool = true;
+
     fn handle(&self) -> &str {
         &self.name
     }
@@ -67,6 +83,8 @@ impl Versioned for UserRecord {
 }
 
 impl Versioned for KeyRecord {
+    const REMOVABLE: bool = true;
+
     fn handle(&self) -> &str {
         &self.id
     }
@@ -106,11 +124,11 @@ impl View {
     fn take(&mut self, change: &Change, now: Mono) {
         let key = &change.key;
         let taken = if key.name_of(record::KIND).is_some() {
-            take_record(&self.verifying, &mut self.clients, change, None)
+            take_record(&self.verifying, &mut self.clients, change, &mut self.gone)
         } else if key.name_of(USER_KIND).is_some() {
-            take_record(&self.verifying, &mut self.users, change, Some(&mut self.gone))
+            take_record(&self.verifying, &mut self.users, change, &mut self.gone)
         } else if key.name_of(KEY_KIND).is_some() {
-            take_record(&self.verifying, &mut self.keys, change, Some(&mut self.gone))
+            take_record(&self.verifying, &mut self.keys, change, &mut self.gone)
         } else {
             self.take_unsealed(change, now);
             Ok(())
@@ -142,22 +160,41 @@ impl View {
                 self.beats.insert(beat.run.clone(), (beat, now));
             }
         } else if let Some(id) = change.key.name_of(USED_KIND) {
-            let minute = change.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-            let held = self.used.entry(TokenId(id.to_owned())).or_default();
-            *held = (*held).max(minute.unwrap_or(0));
+            let id = TokenId(id.to_owned());
+            let Some(value) = &change.value else {
+                self.used.remove(&id);
+                return;
+            };
+            let minute = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+            let held = self.used.entry(id).or_default();
+            *held = LastUse { minute: held.minute.max(minute.unwrap_or(0)), revision: change.revision };
         }
+    }
+
+    /// The entries of last uses whose token is gone for good. Only up to where everything was read: before, the record
+    /// that has the token may still be to come. A node that did not know yet may write one anew; it is found again.
+    fn unused(&self) -> Vec<(Key, Revision)> {
+        let read = self.roster.read();
+        let tokens: HashSet<_> =
+            self.clients.values().flat_map(|client| &client.tokens).map(|token| &token.id).collect();
+        let gone = self.used.iter().filter(|(id, used)| used.revision <= read && !tokens.contains(id));
+        let entry =
+            |(id, used): (&TokenId, &LastUse)| Some((Key::new(format!("{USED_KIND}.{}", id.0)).ok()?, used.revision));
+        gone.filter_map(entry).take(UNUSED_AT_ONCE).collect()
     }
 }
 
-/// Takes in a record; with `gone`, one of a kind that may be removed.
+/// Takes in a record; one that was removed leaves its version in `gone`.
 fn take_record<T: Versioned>(
     verifying: &Verifying,
     into: &mut BTreeMap<String, T>,
     change: &Change,
-    gone: Option<&mut BTreeMap<Key, u64>>,
+    gone: &mut BTreeMap<Key, u64>,
 ) -> Result<(), String> {
     let Some(value) = &change.value else {
-        let Some(gone) = gone else { return Err("it was deleted by somebody else".into()) };
+        if !T::REMOVABLE {
+            return Err("it was deleted by somebody else".into());
+        }
         into.retain(|name, record| {
             let goes = super::users::entry_key(&change.key, name) == change.key;
             if goes {
@@ -168,7 +205,7 @@ fn take_record<T: Versioned>(
         return Ok(());
     };
     let record: T = verifying.open(&change.key, value).map_err(|error| error.to_string())?;
-    if gone.and_then(|gone| gone.get(&change.key)).is_some_and(|last| record.version() <= *last) {
+    if gone.get(&change.key).is_some_and(|last| record.version() <= *last) {
         return Err(format!("it was removed, and has come back as version {}", record.version()));
     }
     if into.get(record.handle()).is_some_and(|held| held.version() > record.version()) {
@@ -217,31 +254,41 @@ pub(super) async fn follow(plane: Weak<Inner>) {
     }
 }
 
-/// Takes nodes off the list that are gone for good, and their heartbeats out of the bucket.
+/// Looks every so often for what has no use any more.
 pub(super) async fn sweep(plane: Weak<Inner>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         let Some(inner) = plane.upgrade() else { return };
-        let now = inner.config.clock.mono();
+        inner.sweep().await;
+    }
+}
+
+impl Inner {
+    /// Takes nodes off the list that are gone for good, and out of the bucket their heartbeats and the last uses of
+    /// tokens that are gone.
+    pub(super) async fn sweep(&self) {
+        let now = self.config.clock.mono();
         let (gone, read, mut over) = {
-            let mut view = inner.view.write();
+            let mut view = self.view.write();
             let gone = view.roster.forget_silent(GONE_AFTER, now);
             gone.iter().for_each(|run| drop(view.beats.remove(run)));
-            (gone, view.roster.read(), std::mem::take(&mut view.left))
+            let mut over = std::mem::take(&mut view.left);
+            over.extend(view.unused());
+            (gone, view.roster.read(), over)
         };
         for run in gone {
             let Ok(key) = Key::new(format!("{BEAT_KIND}.{run}")) else { continue };
             // A heartbeat that was not read yet says that the node is back. Deleted, it would never be heard.
-            if let Ok(Some(entry)) = inner.config.bucket.get(&key).await
+            if let Ok(Some(entry)) = self.config.bucket.get(&key).await
                 && entry.revision <= read
             {
                 over.push((key, entry.revision));
             }
         }
         for (key, revision) in over {
-            // Only if it has said nothing since: a node that comes back is heard again.
-            if let Err(error) = inner.config.bucket.delete(key, Expected::At(revision)).await {
-                tracing::debug!(%error, "a heartbeat of a node that is gone stays");
+            // Only if nothing was said since: a node that comes back is heard again.
+            if let Err(error) = self.config.bucket.delete(key.clone(), Expected::At(revision)).await {
+                tracing::debug!(%key, %error, "an entry that has no use any more stays");
             }
         }
     }

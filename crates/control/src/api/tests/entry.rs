@@ -3,6 +3,7 @@
 use base64::Engine as _;
 
 use super::*;
+use crate::session::Presence;
 
 async fn status(scene: &Scene, call: Call) -> u16 {
     call.send(&scene.router).await.status
@@ -55,7 +56,7 @@ async fn a_session_changes_something_only_with_its_token() {
     let from = "10.0.0.9".parse().unwrap();
     let id = plane.sign_in("ada", Zeroizing::new(PASSWORD.into()), from).await.unwrap();
     let other = plane.sign_in("bob", Zeroizing::new(PASSWORD.into()), from).await.unwrap();
-    let csrf = |id: &str| plane.session(id, from).unwrap().1.csrf.to_string();
+    let csrf = |id: &str| plane.session(id, Presence::Acting, from).unwrap().1.csrf.to_string();
     let cookie = format!("theme=dark; cameo_session={}", *id);
     let change =
         || Call::new(Method::PATCH, "/v1/demo/settings").json(&json!({"lifetimeDays": 30})).with("cookie", &cookie);
