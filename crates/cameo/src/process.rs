@@ -39,10 +39,32 @@ pub(crate) fn run(
 /// With the description of the routes at `/openapi.json`.
 pub(crate) fn described(router: Router, mut description: utoipa::openapi::OpenApi) -> anyhow::Result<Router> {
     description.merge(Description::openapi());
+    name_operations(&mut description);
     description.info.version = env!("CARGO_PKG_VERSION").into();
     let text = description.to_json().context("cannot write the OpenAPI description")?;
     let described = get(move || async move { ([("content-type", "application/json")], text) });
     Ok(router.route("/openapi.json", described))
+}
+
+/// Gives every operation a name of its own, as the format asks for: its method and its path. Those that come from the
+/// names of functions are alike in different rooms.
+fn name_operations(description: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut description.paths.paths {
+        let operations = [
+            ("get", &mut item.get),
+            ("put", &mut item.put),
+            ("post", &mut item.post),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+            ("options", &mut item.options),
+        ];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+            let capital = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
+            operation.operation_id = Some(method.to_owned() + &words.map(capital).collect::<String>());
+        }
+    }
 }
 
 /// This description.

@@ -73,3 +73,30 @@ async fn what_is_not_public_turns_away_who_brings_nothing() {
     }
     assert!(Scope::ALL.iter().all(|scope| table.iter().any(|route| route.access == Access::Token(*scope))));
 }
+
+/// A page for people, or a part of one.
+fn is_page(path: &str) -> bool {
+    path == "/" || path == "/admin" || path.starts_with("/admin/")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_has_every_route_of_the_api_under_a_name_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (router, table) = process(&dir).await;
+    let request = Request::builder().uri("/openapi.json").body(Body::empty()).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    let description: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let mut names = std::collections::BTreeSet::new();
+    for route in table.iter().filter(|route| !is_page(route.path)) {
+        let operation = &description["paths"][route.path][route.method.as_str().to_ascii_lowercase()];
+        let name = operation["operationId"].as_str();
+        let name = name.unwrap_or_else(|| panic!("{route} is not described"));
+        assert!(names.insert(name.to_owned()), "{name} is the name of two operations");
+        assert!(operation["summary"].is_string(), "{route} does not say what it does");
+    }
+    // And nothing that is not there.
+    let paths = description["paths"].as_object().unwrap();
+    let described: usize = paths.values().map(|item| item.as_object().unwrap().len()).sum();
+    assert_eq!(described, names.len());
+}
