@@ -32,7 +32,10 @@ impl Plane {
     ) -> Result<(T, Revision), Problem> {
         for _ in 0..TRIES {
             let entry = self.0.config.bucket.get(&key).await?;
-            let held = T::among(&self.0.view.read()).get(handle).cloned();
+            let (held, gone) = {
+                let view = self.0.view.read();
+                (T::among(&view).get(handle).cloned(), view.version_gone(&key))
+            };
             let expected = entry.as_ref().map_or(Expected::Absent, |entry| Expected::At(entry.revision));
             let read: Option<Result<T, _>> =
                 entry.map(|entry| self.0.config.sealer.verifying().open(&key, &entry.value));
@@ -40,6 +43,8 @@ impl Plane {
                 // Somebody else has put an old record back: what was last seen holds, and is written anew with this
                 // change. Building on an old one would bring revoked tokens, old passwords or more roles back to life.
                 (Some(Ok(read)), Some(held)) if held.version() > read.version() => held,
+                // One that was removed: a change must not bring it back under a new version.
+                (Some(Ok(read)), _) if read.version() <= gone => return Err(T::missing(handle)),
                 (Some(Ok(read)), _) => read,
                 // Rubbish in its place, or nothing, is somebody else's doing too where nobody may remove a record.
                 (None | Some(Err(_)), Some(held)) if !T::REMOVABLE => held,

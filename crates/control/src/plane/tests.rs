@@ -477,6 +477,9 @@ async fn what_was_signed_once_and_put_back_later_opens_nothing() {
     assert!(matches!(missing, Problem::Missing(_)), "{missing}");
     put_back(&stage, "user.626f62", old_bob).await;
     assert!(bob(stage.plane.users(&admin).await.unwrap()).is_none());
+    let missing = stage.plane.set_password(&admin, "bob", None, password("eleven blue tricycles")).await.unwrap_err();
+    assert!(matches!(missing, Problem::Missing(_)), "a change does not bring back who was removed: {missing}");
+    assert!(bob(stage.plane.users(&admin).await.unwrap()).is_none());
 
     // A name may be given again, also in the millisecond in which it became free.
     let roles = || vec![Grant { client: "demo".into(), role: Role::Editor }];
