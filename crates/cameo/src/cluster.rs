@@ -112,9 +112,9 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
     process::run(&config.common.log, config.common.log_format, async |metrics| {
         let common = &config.common;
         let listener = listen(common).await?;
-        let sealer = cameo_control::signing_key(&config.signing_key_file)?;
         std::fs::create_dir_all(&common.data_dir)
             .with_context(|| format!("cannot create {}", common.data_dir.display()))?;
+        let sealer = cameo_control::signing_key(&config.signing_key_file)?;
         let nats = connect(common).await?;
         let log = JetStreamOptions {
             partitions: config.partitions,
@@ -170,7 +170,11 @@ async fn connect(common: &Common) -> anyhow::Result<Nats> {
         match Nats::connect(&common.nats).await {
             Ok(nats) => return Ok(nats),
             Err(error @ ConnectError::Url { .. }) => bail!(error),
-            Err(error) => tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "trying again"),
+            Err(error) => {
+                // The client's own words for its cause have the causes below it.
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(cause, "{error}; trying again");
+            }
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }

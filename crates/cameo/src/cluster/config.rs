@@ -237,6 +237,10 @@ impl CommonArgs {
             cameo_auth::node::NODE_CHARS
         );
         ensure!(!self.nats.is_empty(), "a node of a cluster needs NATS: --nats or CAMEO_NATS");
+        for url in &self.nats {
+            let good = url.starts_with("nats://") || url.starts_with("tls://");
+            ensure!(good, "{url:?} is no NATS server: one is given as nats://host:port or tls://host:port");
+        }
         let user = match &self.nats_password_file {
             Some(path) => Some((self.nats_user.unwrap_or_else(|| name.clone()), secret(path)?)),
             None => {
@@ -277,14 +281,11 @@ impl EdgeArgs {
         }
         or_file!(self, file: checkpoint_seconds);
         self.common.or(file.common);
+        let common = self.common.resolve()?;
         let control_key = control_key(self.control_key, self.control_key_file.as_deref())?;
         let checkpoint_seconds = self.checkpoint_seconds.unwrap_or(5);
         ensure!((1..=3600).contains(&checkpoint_seconds), "checkpoint_seconds is 1 to 3600, not {checkpoint_seconds}");
-        Ok(EdgeConfig {
-            common: self.common.resolve()?,
-            control_key,
-            checkpoint_every: Duration::from_secs(checkpoint_seconds),
-        })
+        Ok(EdgeConfig { common, control_key, checkpoint_every: Duration::from_secs(checkpoint_seconds) })
     }
 }
 
@@ -296,8 +297,9 @@ impl GatewayArgs {
             or_file!(self, file: control_key control_key_file);
         }
         self.common.or(file.common);
+        let common = self.common.resolve()?;
         let control_key = control_key(self.control_key, self.control_key_file.as_deref())?;
-        Ok(GatewayConfig { common: self.common.resolve()?, control_key })
+        Ok(GatewayConfig { common, control_key })
     }
 }
 
@@ -377,7 +379,9 @@ mod tests {
         let failure = |text: &str| format!("{:#}", edge(text, EdgeArgs::default()).unwrap_err());
         let good = format!("node = \"e1\"\nnats = [\"nats://a:1\"]\ncontrol_key = \"{KEY}\"\n");
         assert!(failure("lisen = 1").contains("unknown field `lisen`"));
-        assert!(failure("nats = [\"x\"]\n").contains("--control-key"));
+        assert!(failure("nats = [\"nats://x\"]\n").contains("--node"));
+        assert!(failure("node = \"e1\"\nnats = [\"nats://x\"]\n").contains("--control-key"));
+        assert!(failure("node = \"e1\"\nnats = [\"http://x\"]\n").contains("\"http://x\" is no NATS server"));
         assert!(failure(&good.replace("\"e1\"", "\"e 1\"")).contains("\"e 1\" has not"));
         assert!(failure(&good.replace("nats =", "nats_user = \"x\"\nnats =")).contains("--nats-password-file"));
         assert!(failure(&good.replace(KEY, "00")).contains("64 hexadecimal digits"));
