@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// What is logged unless told otherwise: the libraries under the checkpoint tell their steps at `info`.
-pub(crate) const LOG: &str = "info,fjall=warn,lsm_tree=warn";
+pub(crate) const LOG: &str = "info,fjall=warn,lsm_tree=warn,async_nats=warn";
 
 /// What can be given on the command line or in the environment.
 #[derive(Args, Clone, Debug, Default)]
@@ -54,7 +54,7 @@ pub(crate) struct StandaloneArgs {
     /// How log lines look [default: human]
     #[arg(long, env = "CAMEO_LOG_FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
-    /// What is logged, as a filter: info, debug, cameo_edge=debug,warn [default: info,fjall=warn,lsm_tree=warn]
+    /// What is logged, as a filter: info, debug, cameo_edge=debug,warn [default: info,fjall=warn,lsm_tree=warn,async_nats=warn]
     #[arg(long, env = "CAMEO_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }

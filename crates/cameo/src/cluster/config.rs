@@ -65,7 +65,7 @@ pub(crate) struct CommonArgs {
     /// How log lines look [default: human]
     #[arg(long, env = "CAMEO_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
-    /// What is logged, as a filter: info, debug, cameo_edge=debug,warn [default: info,fjall=warn,lsm_tree=warn]
+    /// What is logged, as a filter: info, debug, cameo_edge=debug,warn [default: info,fjall=warn,lsm_tree=warn,async_nats=warn]
     #[arg(long, env = "CAMEO_LOG", value_name = "FILTER")]
     log: Option<String>,
 }
