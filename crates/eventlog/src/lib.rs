@@ -10,7 +10,7 @@
 //! Invariants:
 //! - A frame that [`EventLog::append`] has returned a position for is durable (as far as the backend was told to be),
 //!   and every reader sees it at that position, after all lower positions of its partition.
-//! - Positions rise within a partition, without gaps in the backends of this crate; log times never fall.
+//! - Positions rise within a partition, with gaps where partitions share them (JetStream); log times never fall.
 //! - A reader never skips: what it cannot read intact is an error that names the position.
 
 pub mod appender;
@@ -126,7 +126,7 @@ pub trait EventLog: Send + Sync + 'static {
     ) -> impl Future<Output = Vec<Result<Position, AppendError>>> + Send;
 
     /// Reads the given partitions, each after the given position. What is wrong with a position (trimmed away, or
-    /// past the end) is said by the first call of [`LogReader::next_batch`].
+    /// past the end) is said by [`LogReader::next_batch`]: by its first call, unless the log may not know its own end yet.
     fn reader(&self, from: Vec<(Partition, Position)>) -> Self::Reader;
 
     /// Drops what is at or before `upto` **and** older than `older_than`, in whole units of storage: it may keep more,
