@@ -86,6 +86,14 @@ impl IdKind {
         [Self::Tnt, Self::ThirdParty].into_iter().find(|kind| kind.column() == name)
     }
 
+    /// The id as it stands in an address: a pcId without the vendor's location hint.
+    fn bare(self, id: &str) -> &str {
+        match self {
+            Self::Tnt => ids::without_hint(id),
+            Self::ThirdParty => id,
+        }
+    }
+
     /// The rules of `cameo_profile::AddressBuf`, without making one.
     fn check(self, id: &str) -> Result<(), Invalid> {
         let (limit, kind) = match self {
@@ -126,7 +134,7 @@ pub struct Row<'a> {
     pub line: u32,
     /// What `id` is.
     pub kind: IdKind,
-    /// The checked id.
+    /// The checked id, as it stands in an address.
     pub id: &'a str,
     names: Names<'a>,
     text: &'a str,

@@ -55,6 +55,20 @@ pub struct Visit<'a> {
     /// What history keeps of it beside the profile's own data.
     #[serde(borrow)]
     pub context: Option<VisitContext<'a>>,
+    /// What only delivery calls bring along. Left out of the bytes where there is nothing, so it must stay the last field
+    /// (another one goes into [`DeliveryData`]).
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Box<DeliveryData<'a>>>,
+}
+
+/// What a delivery call does to a profile beside what any visit does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeliveryData<'a> {
+    /// It only makes an id known: no visit is counted, no session goes on.
+    pub uncounted: bool,
+    /// Profile parameters of notifications: when each was set by the caller's word in ms since 1970, name, value.
+    #[serde(borrow)]
+    pub timed: Vec<(u64, &'a str, &'a str)>,
 }
 
 /// Where and how a visit happened. The fold does not look at it.
@@ -74,6 +88,69 @@ pub struct VisitContext<'a> {
     pub order: Option<Order<'a>>,
     /// User agent of the visitor.
     pub user_agent: Option<&'a str>,
+    /// What a delivery call says beside that. Left out of the bytes where there is nothing, so it must stay the last field
+    /// (another one goes into [`DeliveryContext`]).
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Box<DeliveryContext<'a>>>,
+}
+
+/// A delivery call: one visit with several parts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeliveryContext<'a> {
+    /// `web` or `mobile`.
+    pub channel: &'a str,
+    /// The visitor's offset from UTC.
+    pub time_offset_minutes: Option<f64>,
+    /// Host of the page, by the caller's word.
+    pub host: Option<&'a str>,
+    /// Where the visitor is, by the caller's word.
+    #[serde(borrow)]
+    pub geo: Option<Geo<'a>>,
+    /// In the order in which they were applied.
+    #[serde(borrow)]
+    pub parts: Vec<Part<'a>>,
+    /// Parameters, and parts with nothing else, that were not kept: together they are larger than an event may be.
+    pub left_out: u32,
+}
+
+/// Where a visitor is, by the caller's word.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Geo<'a> {
+    /// IPv4 or IPv6.
+    pub ip: Option<&'a str>,
+    /// Degrees.
+    pub latitude: Option<f64>,
+    /// Degrees.
+    pub longitude: Option<f64>,
+    /// ISO 3166-1 alpha-2.
+    pub country: Option<&'a str>,
+    /// ISO 3166-2.
+    pub state: Option<&'a str>,
+    /// City.
+    pub city: Option<&'a str>,
+    /// Postal code.
+    pub zip: Option<&'a str>,
+}
+
+/// A page load, mbox, view or notification of a delivery call.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Part<'a> {
+    /// `execute.pageLoad`, `execute.mbox`, `prefetch.pageLoad`, `prefetch.mbox`, `prefetch.view`, `click` or `display`.
+    pub what: &'a str,
+    /// Of an mbox or a view.
+    pub name: Option<&'a str>,
+    /// When a click or display happened by the caller's word, in ms since 1970.
+    pub at: Option<u64>,
+    /// Page URL, where it is another one than the visit's.
+    pub url: Option<&'a str>,
+    /// mbox parameters.
+    #[serde(borrow)]
+    pub parameters: Vec<(&'a str, &'a str)>,
+    /// An order placed with it.
+    #[serde(borrow)]
+    pub order: Option<Order<'a>>,
+    /// The product viewed.
+    pub product: Option<&'a str>,
 }
 
 /// An order.

@@ -287,18 +287,33 @@ pub fn partition_of(client: &ClientCode, text: &str, count: PartitionCount) -> P
     Partition((hash % u64::from(count.get())) as u16)
 }
 
+/// A tntId without the location hint that the vendor's servers append: `x.28_0` is the visitor `x`, last seen by cluster
+/// 28 there (vendor's `VisitorId`: a tntId "should not contain a dot unless the dot delimits the location hint"). Callers
+/// that moved here keep such ids for two years in cookies and files, some with the hint and some without.
+#[must_use]
+pub fn without_hint(tnt_id: &str) -> &str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match tnt_id.rsplit_once('.') {
+        Some((id, hint)) if !id.is_empty() => match hint.split_once('_') {
+            Some((cluster, node)) if is_number(cluster) && is_number(node) => id,
+            _ => tnt_id,
+        },
+        _ => tnt_id,
+    }
+}
+
 /// An address of one's own, made from ids that callers sent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressBuf(String);
 
 impl AddressBuf {
-    /// `tnt:ID`.
+    /// `tnt:ID`, without a location hint ([`without_hint`]).
     ///
     /// # Errors
     /// When the id is empty, over 128 characters or has a control character.
     pub fn tnt(id: &str) -> Result<Self, Invalid> {
         check_text(id, limits::TNT_ID_CHARS, |_| false, || Kind::Tnt.field().into())?;
-        Ok(Self(["tnt:", id].concat()))
+        Ok(Self(["tnt:", without_hint(id)].concat()))
     }
 
     /// `tp:ID`.
@@ -357,7 +372,8 @@ mod tests {
     #[test]
     fn canonical_text_round_trips() {
         let cases = [
-            (AddressBuf::tnt("a.28_0"), Kind::Tnt, "a.28_0", "tnt:a.28_0"),
+            (AddressBuf::tnt("a.b"), Kind::Tnt, "a.b", "tnt:a.b"),
+            (AddressBuf::tnt("a.28_0"), Kind::Tnt, "a", "tnt:a"),
             (AddressBuf::third_party("tp:x"), Kind::ThirdParty, "tp:x", "tp:tp:x"),
             (AddressBuf::ecid("7"), Kind::Ecid, "7", "ecid:7"),
             (AddressBuf::customer("crm", "a:b"), Kind::Customer("crm"), "a:b", "cust:crm:a:b"),
@@ -366,6 +382,16 @@ mod tests {
             let address = address.unwrap();
             assert_eq!(address.as_address().parts(), (kind, id));
             assert_eq!(address.as_address().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn a_location_hint_is_no_part_of_a_tnt_id() {
+        for (id, bare) in [("x.28_0", "x"), ("a.b.1_1", "a.b"), ("123-4.23_41", "123-4"), ("x.1_1.2_2", "x.1_1")] {
+            assert_eq!(without_hint(id), bare);
+        }
+        for id in ["x", "x.", ".28_0", "x.28", "x.28_", "x._0", "x.28_0_1", "x.a_0", "x.28_0 ", "x.２８_0", ""] {
+            assert_eq!(without_hint(id), id);
         }
     }
 

@@ -202,6 +202,7 @@ fn with_event(
         categories: visit.categories(),
         other_ids: addresses.collect(),
         context: context(visit),
+        delivery: None,
     };
     use_it(&Event::Visit(event));
 }
@@ -227,6 +228,7 @@ fn context<'v>(visit: &'v VisitRequest<'_>) -> Option<VisitContext<'v>> {
             product_ids: order.product_ids.iter().map(|Text(id)| &**id).collect(),
         }),
         user_agent: text(&visit.user_agent),
+        delivery: None,
     };
     (context != VisitContext::default()).then_some(context)
 }

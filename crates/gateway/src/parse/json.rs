@@ -146,7 +146,7 @@ impl Objects {
                 }
                 let (text, cells) = (&self.text, &self.cells);
                 let id = &text[..id];
-                take(number, Item::Row(Row { line: number, kind, id, names: Names::InRow, text, cells }))
+                take(number, Item::Row(Row { line: number, kind, id: kind.bare(id), names: Names::InRow, text, cells }))
             }
         }
     }

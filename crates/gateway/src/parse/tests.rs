@@ -59,6 +59,9 @@ fn forms_of_a_good_file() {
     rows("\n\nbatch=pcId,a\nx,1\n", &["4 tnt:x a=1"]);
     rows("batch=pcId,a,b\nx,,\ny\nz,\n", &["skipped", "skipped", "skipped"]);
     rows("batch=pcId,a\n", &[]);
+    rows("batch=pcId,a\nx.28_0,1\nx,2\n", &["2 tnt:x a=1", "3 tnt:x a=2"]);
+    rows("batch=thirdPartyId,a\nx.28_0,1\n", &["2 tp:x.28_0 a=1"]);
+    rows("{\"pcId\":\"x.1_1\",\"a\":\"1\"}\n", &["1 tnt:x a=1"]);
     // Names and values are URL-encoded; a plus is a space; case counts; what needs no escape may stand.
     rows("batch=%70cId,%C3%A9,A,a\na%2Cb,1%2b+1,caf%c3%a9 noir,é\n", &["2 tnt:a,b é=1+ 1 A=café noir a=é"]);
     rows("batch=pcId,a,b\nx,\\N,%5CN\n", &["2 tnt:x -a b=\\N"]);

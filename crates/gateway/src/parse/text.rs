@@ -56,7 +56,7 @@ impl Text {
                 let row = Row {
                     line: number,
                     kind: header.kind,
-                    id: &self.text[..id],
+                    id: header.kind.bare(&self.text[..id]),
                     names: Names::Header(&header.names),
                     text: &self.text,
                     cells: &self.cells,

@@ -13,6 +13,7 @@ fn one_of_each() -> Vec<(&'static str, Event<'static>)> {
         parameters: vec![("user.categoryId", "shoes")],
         order: Some(Order { id: "o-1", total: 12.5, product_ids: vec!["p1", "p2"] }),
         user_agent: Some("Mozilla/5.0"),
+        delivery: None,
     };
     vec![
         (
@@ -28,6 +29,7 @@ fn one_of_each() -> Vec<(&'static str, Event<'static>)> {
                 categories: vec!["shoes", "bags"],
                 other_ids: vec!["tnt:a1", "cust:crm:9"],
                 context: Some(context),
+                delivery: None,
             }),
         ),
         ("visit-bare", Event::Visit(Visit { client: "demo", home: "tnt:a1", generated: true, ..Visit::default() })),
@@ -95,6 +97,44 @@ fn one_of_each() -> Vec<(&'static str, Event<'static>)> {
     ]
 }
 
+/// A visit as delivery calls make it. Its bytes are in `golden/events-delivery.txt`.
+fn of_delivery() -> Event<'static> {
+    let click = Part {
+        what: "click",
+        name: Some("banner"),
+        at: Some(1_787_075_619_000),
+        url: Some("https://shop.example/banner"),
+        parameters: vec![("colour", "red")],
+        order: Some(Order { id: "o-2", total: 0.5, product_ids: vec!["p3"] }),
+        product: Some("p3"),
+    };
+    let geo = Geo {
+        ip: Some("192.0.2.7"),
+        latitude: Some(48.5),
+        longitude: Some(-2.25),
+        country: Some("FR"),
+        state: Some("35"),
+        city: Some("Rennes"),
+        zip: Some("35000"),
+    };
+    let delivery = DeliveryContext {
+        channel: "web",
+        time_offset_minutes: Some(120.0),
+        host: Some("shop.example"),
+        geo: Some(geo),
+        parts: vec![Part { what: "execute.pageLoad", ..Part::default() }, click],
+        left_out: 3,
+    };
+    let data = DeliveryData { uncounted: true, timed: vec![(1_787_075_619_000, "tier", "gold")] };
+    Event::Visit(Visit {
+        client: "demo",
+        home: "tp:crm-17",
+        context: Some(VisitContext { delivery: Some(Box::new(delivery)), ..VisitContext::default() }),
+        delivery: Some(Box::new(data)),
+        ..Visit::default()
+    })
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -116,6 +156,16 @@ fn every_version_ever_written_can_be_read() {
         wanted.encode(&mut now);
         assert_eq!(hex(&now), *bytes, "{name}: a changed layout is a new version with a golden file of its own");
     }
+}
+
+#[test]
+fn visits_of_delivery_calls_keep_their_layout() {
+    let wanted = of_delivery();
+    let mut now = Vec::new();
+    wanted.encode(&mut now);
+    let golden = include_str!("../../golden/events-delivery.txt").trim();
+    assert_eq!(hex(&now), golden, "a changed layout is a new version with a golden file of its own");
+    assert_eq!(Event::decode(&unhex(golden)).expect("decodes"), wanted);
 }
 
 #[test]

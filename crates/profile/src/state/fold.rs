@@ -72,6 +72,8 @@ struct Change<'c, 'a> {
     create: bool,
     visit: Option<&'c Visit<'a>>,
     set: &'c [(&'a str, Option<&'a str>)],
+    /// As `set`, each at a time of its own.
+    timed: &'c [(u64, &'a str, &'a str)],
 }
 
 enum Changed {
@@ -125,12 +127,13 @@ impl PartitionState {
         // Most visits have a handful of parameters; the copy is cheaper than a second form of events.
         let set: Vec<_> = event.profile.iter().map(|&(name, value)| (name, Some(value))).collect();
         let time = event_time(at, event.occurred_at);
-        let mut change = Change { at, time, create: true, visit: Some(event), set: &set };
+        let timed = event.delivery.as_ref().map_or(&[][..], |delivery| &delivery.timed);
+        let mut change = Change { at, time, create: true, visit: Some(event), set: &set, timed };
         let mut outcome = VisitOutcome::default();
         let changed = match self.change(client, event.home.as_bytes(), &change) {
             Changed::TooLarge => {
                 outcome.attributes_refused = true;
-                change.set = &[];
+                (change.set, change.timed) = (&[], &[]);
                 self.change(client, event.home.as_bytes(), &change)
             }
             changed => changed,
@@ -151,7 +154,7 @@ impl PartitionState {
         let unset = event.unset.iter().map(|&name| (name, None));
         let set: Vec<_> = event.set.iter().map(|&(name, value)| (name, Some(value))).chain(unset).collect();
         let time = event_time(at, event.occurred_at);
-        let change = Change { at, time, create: false, visit: None, set: &set };
+        let change = Change { at, time, create: false, visit: None, set: &set, timed: &[] };
         match self.change(client, event.address.as_bytes(), &change) {
             Changed::Created | Changed::Updated => UpdateOutcome::Updated,
             Changed::NotFound => UpdateOutcome::NotFound,
@@ -188,7 +191,7 @@ impl PartitionState {
             let values = event.columns.iter().zip(&row.values);
             set.extend(values.filter_map(|(&name, value)| value.map(|value| (name, Some(value)))));
             set.extend(row.removed.iter().filter_map(|&i| event.columns.get(usize::from(i)).map(|&name| (name, None))));
-            let change = Change { at, time, create: event.create, visit: None, set: &set };
+            let change = Change { at, time, create: event.create, visit: None, set: &set, timed: &[] };
             match self.change(client, address.as_bytes(), &change) {
                 Changed::Created => {
                     part.created += 1;
@@ -239,7 +242,7 @@ impl PartitionState {
             draft.pack(client, address, scratch);
             let count = draft.attributes.iter().filter(|attribute| attribute.value.is_some()).count();
             // What takes away is never refused, so that a profile at its limit can be brought below it.
-            let adds = change.set.iter().any(|(_, value)| value.is_some());
+            let adds = change.set.iter().any(|(_, value)| value.is_some()) || !change.timed.is_empty();
             !adds || (scratch.len() <= limits::PROFILE_BYTES && count <= limits::ATTRIBUTES)
         };
         if !fits {
@@ -281,7 +284,9 @@ fn edit<'a>(draft: &mut Draft<'a>, names: &mut crate::names::Names, change: &Cha
     draft.active_at = change.at.0;
     draft.modified_at = change.at.0;
     if let Some(visit) = change.visit {
+        let uncounted = visit.delivery.as_ref().is_some_and(|delivery| delivery.uncounted);
         let ended = match &mut draft.visits {
+            _ if uncounted => false,
             None => {
                 draft.visits = Some(Visits::first(change.time, visit.session_id));
                 false
@@ -300,9 +305,11 @@ fn edit<'a>(draft: &mut Draft<'a>, names: &mut crate::names::Names, change: &Cha
             }
         }
     }
-    for &(name, value) in change.set {
+    let set = change.set.iter().map(|&(name, value)| (change.time, name, value));
+    let timed = change.timed.iter().map(|&(time, name, value)| (time.min(change.at.0), name, Some(value)));
+    for (time, name, value) in set.chain(timed) {
         let name = names.intern(name);
-        let fresh = Attribute { name, time: change.time, value: value.map(str::as_bytes) };
+        let fresh = Attribute { name, time, value: value.map(str::as_bytes) };
         match draft.attributes.iter_mut().find(|attribute| attribute.name == name) {
             // Last writer wins by event time; at the same time the later in the log.
             Some(held) if held.time <= fresh.time => *held = fresh,

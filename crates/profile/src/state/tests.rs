@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+mod delivery;
+
 use super::*;
 use crate::event::{BatchClosed, BatchOpened, BatchRow, BatchRows, ClientSettings, Erase, Event, Update, Visit};
 use crate::limits;
