@@ -42,12 +42,28 @@ async fn a_fetch_says_what_is_wrong_with_it() {
 #[tokio::test]
 async fn ids_in_paths_are_decoded_and_shown_as_they_are() {
     let rig = Rig::new().await;
-    for (id, path) in [("a/b c", "a%2Fb%20c"), ("é+\"\\", "%C3%A9+%22%5C"), ("100%", "100%25"), ("x.28_0", "x.28_0")] {
+    for (id, path) in [("a/b c", "a%2Fb%20c"), ("é+\"\\", "%C3%A9+%22%5C"), ("100%", "100%25")] {
         rig.visit(&json!({"ids": {"tntId": id}, "profile": {"id": id}})).await.expect(200);
         let fetched = rig.fetch(path).await.expect(200).json();
         assert_eq!((&fetched["visitorId"], &fetched["profileAttributes"]["id"]["value"]), (&json!(id), &json!(id)));
         let native = rig.get(&format!("/v1/demo/profiles/tnt/{path}")).await.expect(200).json();
         assert_eq!(native["ids"]["tntId"], json!([id]));
+    }
+}
+
+#[tokio::test]
+async fn a_location_hint_is_no_part_of_an_id() {
+    let rig = Rig::new().await;
+    rig.visit(&json!({"ids": {"tntId": "x.28_0"}, "profile": {"a": "1"}})).await.expect(200);
+    rig.visit(&json!({"ids": {"tntId": "x"}, "profile": {"b": "2"}})).await.expect(200);
+    rig.get("/m2/demo/profile/update?mboxPC=x.1_1&profile.c=3").await.expect(200);
+    for id in ["x", "x.28_0", "x.9_9"] {
+        let fetched = rig.fetch(id).await.expect(200).json();
+        assert_eq!(fetched["visitorId"], id, "as it was asked for");
+        let values = ["a", "b", "c"].map(|name| fetched["profileAttributes"][name]["value"].clone());
+        assert_eq!(values, [json!("1"), json!("2"), json!("3")]);
+        let native = rig.get(&format!("/v1/demo/profiles/tnt/{id}")).await.expect(200).json();
+        assert_eq!(native["ids"]["tntId"], json!(["x"]));
     }
 }
 
