@@ -57,7 +57,7 @@ fn fetch<L: EventLog>(app: &App<L>, kind: Kind<'_>, id: Id, query: Option<&str>)
     let body = app.replica.read(partition, |state, now| {
         let profile = state.profile(client.as_str(), address.as_address(), now)?;
         let mut out = Vec::with_capacity(1024);
-        write::compatible(client.as_str(), &id, &profile, &mut out);
+        write::compatible(client.as_str(), (kind, &id), &profile, &mut out);
         Some(out)
     })?;
     let Some(body) = body else {

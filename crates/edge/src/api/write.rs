@@ -148,9 +148,10 @@ pub(crate) fn native(client: &str, profile: &ProfileRef<'_>, out: &mut Vec<u8>) 
 }
 
 /// The compatible shape: `{client, visitorId, modifiedAt, profileAttributes}` (TARGET_API §4). `asked` is the id of the
-/// request; a known tntId is preferred.
-pub(crate) fn compatible(client: &str, asked: &str, profile: &ProfileRef<'_>, out: &mut Vec<u8>) {
-    let tnt = profile.ids().map(Address::parts).find(|(kind, _)| *kind == Kind::Tnt);
+/// request: a tntId stands there as it was asked for, in the place of another one a known tntId.
+pub(crate) fn compatible(client: &str, (kind, asked): (Kind<'_>, &str), profile: &ProfileRef<'_>, out: &mut Vec<u8>) {
+    let mut known = profile.ids().map(Address::parts);
+    let tnt = if kind == Kind::Tnt { None } else { known.find(|(kind, _)| *kind == Kind::Tnt) };
     out.push(b'{');
     key(out, "client");
     string(out, client);
