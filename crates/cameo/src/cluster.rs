@@ -24,6 +24,7 @@ use cameo_control::{LocalAudit, Plane, PlaneConfig, Upstream};
 use cameo_edge::{Edge, EdgeConfig, Replica};
 use cameo_eventlog::{JetStreamLog, JetStreamOptions};
 use cameo_gateway::Gateway;
+use cameo_http::tls::Tls;
 use cameo_nats::{ConnectError, Nats};
 use tokio::net::TcpListener;
 
@@ -140,7 +141,8 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         }
         let made_up = plane.ensure_admin(config.admin_password.as_ref().map(|password| password.0.clone())).await?;
         let node = start_node(common, &nats, "control", sealer.verifying(), NodeStatus::default).await?;
-        let upstream = upstream::router(&config.edge_url, &config.gateway_url, sealer.clone())?;
+        let upstream =
+            upstream::router(&config.edge_url, &config.gateway_url, config.node_ca.as_deref(), sealer.clone())?;
         let (admin, _) = cameo_control::router(&plane, Upstream::new(upstream));
         let draining = Arc::new(AtomicBool::new(false));
         let operations = operations::router(node.verifier(), Arc::clone(&draining), metrics);
@@ -160,9 +162,11 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Before anything that may take a while: a taken port is told at once.
-async fn listen(common: &Common) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(common.listen).await.with_context(|| format!("cannot listen on {}", common.listen))
+/// Before anything that may take a while: a taken port, or a certificate that cannot be used, is told at once.
+async fn listen(common: &Common) -> anyhow::Result<(TcpListener, Option<Tls>)> {
+    let tls = common.tls.clone().map(Tls::open).transpose()?;
+    let listener = TcpListener::bind(common.listen).await;
+    Ok((listener.with_context(|| format!("cannot listen on {}", common.listen))?, tls))
 }
 
 async fn connect(common: &Common) -> anyhow::Result<Nats> {
@@ -249,7 +253,7 @@ async fn start_node(
 /// Serves until SIGTERM, and for a while after it: `/readyz` says no, so that a load balancer sends nothing new here.
 async fn serve(
     common: &Common,
-    listener: TcpListener,
+    (listener, tls): (TcpListener, Option<Tls>),
     router: Router,
     draining: &Arc<AtomicBool>,
     closing: impl FnOnce(),
@@ -262,14 +266,15 @@ async fn serve(
         closing();
         tokio::time::sleep(drain).await;
     };
-    cameo_http::serve::serve(listener, cameo_http::with_fallbacks(router), stopped).await;
+    cameo_http::serve::serve(listener, tls, cameo_http::with_fallbacks(router), stopped).await;
     tracing::info!("stopped");
     Ok(())
 }
 
-fn greet(role: &str, common: &Common, listener: &TcpListener) {
+fn greet(role: &str, common: &Common, (listener, tls): &(TcpListener, Option<Tls>)) {
     let address = listener.local_addr().unwrap_or(common.listen);
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let node = &common.nats.name;
     // A closed standard output is no reason to stop serving.
-    let _ = say!("Cameo {role} {node} is ready at http://{address}, data in {}", common.data_dir.display());
+    let _ = say!("Cameo {role} {node} is ready at {scheme}://{address}, data in {}", common.data_dir.display());
 }

@@ -9,6 +9,7 @@ mod import;
 mod profile;
 mod visit;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cameo_client::{Client, Error};
@@ -79,6 +80,9 @@ pub(crate) struct Target {
     /// Client (tenant) code
     #[arg(long, env = "CAMEO_CLIENT", default_value = "demo", global = true)]
     pub(crate) client: String,
+    /// PEM file of the authorities that an https:// server is trusted by [default: the system's]
+    #[arg(long, env = "CAMEO_CA", value_name = "FILE", global = true)]
+    pub(crate) ca: Option<PathBuf>,
     /// Token for the profile API
     #[arg(long, env = "CAMEO_TOKEN", hide_env_values = true, global = true)]
     pub(crate) token: Option<String>,
@@ -89,7 +93,7 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn connect(&self) -> Result<Client, Error> {
-        let client = Client::new(&self.url, &self.client)?;
+        let client = Client::trusting(&self.url, &self.client, self.ca.as_deref())?;
         match &self.token {
             Some(token) => client.with_token(token),
             None => Ok(client),
@@ -161,12 +165,16 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         Some(Error::Unreachable { url, .. }) => {
             (3, Some(format!("Is `cameo standalone` running at {url}? Another server is named by --url or CAMEO_URL.")))
         }
+        Some(Error::Untrusted { .. }) => {
+            (3, Some("The authority that signed it is named by --ca FILE or CAMEO_CA.".into()))
+        }
+        Some(Error::NoAuthorities { .. }) => (2, Some("A file of them is named by --ca FILE or CAMEO_CA.".into())),
         Some(Error::Refused { status: 404, .. }) => (4, None),
         Some(Error::Refused { status: 401 | 403, .. }) => {
             let text = "A token is given by --token or CAMEO_TOKEN; admin commands take --user with CAMEO_PASSWORD, or --api-key.";
             (1, Some(text.into()))
         }
-        Some(Error::BadUrl { .. } | Error::BadToken | Error::BadKey) => (2, None),
+        Some(Error::BadUrl { .. } | Error::BadToken | Error::BadKey | Error::BadCa { .. }) => (2, None),
         _ => (1, None),
     }
 }

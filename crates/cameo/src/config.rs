@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use cameo_auth::lease::{LEASE_DEFAULT, LEASE_SECONDS};
 use cameo_eventlog::Durability;
+use cameo_http::tls::TlsFiles;
 use cameo_profile::{ClientCode, PartitionCount, limits};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,12 @@ pub(crate) struct StandaloneArgs {
     /// Address and port to listen on [default: 127.0.0.1:8080]
     #[arg(long, env = "CAMEO_LISTEN", value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
+    /// PEM file of the certificate to serve https:// with, followed by those between it and its authority
+    #[arg(long, env = "CAMEO_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key; both files may be replaced while it serves
+    #[arg(long, env = "CAMEO_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Directory for log, checkpoint and spool [default: ./data]
     #[arg(long, env = "CAMEO_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -103,6 +110,8 @@ pub(crate) enum LogFormat {
 #[serde(deny_unknown_fields, default)]
 struct File {
     listen: Option<SocketAddr>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     data_dir: Option<PathBuf>,
     clients: Vec<FileClient>,
     partitions: Option<u32>,
@@ -138,6 +147,7 @@ pub(crate) struct ClientConfig {
 #[derive(Clone, Debug)]
 pub(crate) struct Standalone {
     pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) data_dir: PathBuf,
     pub(crate) clients: Vec<ClientConfig>,
     /// `None`: what the log has, or the default for a new one.
@@ -186,7 +196,12 @@ impl StandaloneArgs {
         ensure!(retention_days <= 3650, "retention_days is 0 to 3650, not {retention_days}");
         let lease_seconds = self.auth_lease_seconds.or(file.auth_lease_seconds).unwrap_or(LEASE_DEFAULT.as_secs());
         ensure!(LEASE_SECONDS.contains(&lease_seconds), "auth_lease_seconds is 1 to 60, not {lease_seconds}");
+        let tls = match (self.tls_cert, self.tls_key) {
+            (None, None) => tls_files(file.tls_cert, file.tls_key)?,
+            (certificate, key) => tls_files(certificate, key)?,
+        };
         Ok(Standalone {
+            tls,
             listen: self.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| "./data".into()),
             clients,
@@ -199,6 +214,15 @@ impl StandaloneArgs {
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Human),
             log: self.log.or(file.log).unwrap_or_else(|| LOG.into()),
         })
+    }
+}
+
+/// Certificate and key: both, or none.
+pub(crate) fn tls_files(certificate: Option<PathBuf>, key: Option<PathBuf>) -> anyhow::Result<Option<TlsFiles>> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        (None, None) => Ok(None),
+        _ => bail!("tls_cert and tls_key go together"),
     }
 }
 
@@ -237,6 +261,10 @@ impl Standalone {
         #[derive(Serialize)]
         struct Effective<'a> {
             listen: SocketAddr,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            tls_cert: Option<&'a PathBuf>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            tls_key: Option<&'a PathBuf>,
             data_dir: &'a PathBuf,
             partitions: Option<u16>,
             durability: DurabilityArg,
@@ -252,6 +280,8 @@ impl Standalone {
         let clients = self.clients.iter().map(|c| Client { code: c.code.as_str(), lifetime_days: c.lifetime_days });
         Ok(toml::to_string(&Effective {
             listen: self.listen,
+            tls_cert: self.tls.as_ref().map(|files| &files.certificate),
+            tls_key: self.tls.as_ref().map(|files| &files.key),
             data_dir: &self.data_dir,
             partitions: self.partitions.map(PartitionCount::get),
             durability: self.durability,
@@ -296,7 +326,15 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_back_the_same() {
-        let first = StandaloneArgs { clients: vec!["a:3".into()], ..StandaloneArgs::default() }.resolve().unwrap();
+        let tls = |name: &str| Some(PathBuf::from(name));
+        let first = StandaloneArgs {
+            clients: vec!["a:3".into()],
+            tls_cert: tls("a.pem"),
+            tls_key: tls("a.key"),
+            ..Default::default()
+        };
+        let first = first.resolve().unwrap();
+        assert!(first.to_toml().unwrap().contains("tls_key = \"a.key\""));
         let again = with_file(&first.to_toml().unwrap(), StandaloneArgs::default()).unwrap();
         assert_eq!(first.to_toml().unwrap(), again.to_toml().unwrap());
     }
@@ -327,5 +365,6 @@ mod tests {
             failure("", StandaloneArgs { clients: vec!["a".into(), "a".into()], ..none() }).contains("named twice")
         );
         assert!(failure("checkpoint_seconds = 0", none()).contains("1 to 3600"));
+        assert!(failure("tls_cert = \"a.pem\"", none()).contains("go together"));
     }
 }

@@ -14,6 +14,7 @@ use cameo_control::{LocalAudit, Plane, PlaneConfig, Upstream};
 use cameo_edge::{Edge, EdgeConfig, Replica};
 use cameo_eventlog::{EmbeddedLog, EmbeddedOptions};
 use cameo_gateway::{Gateway, GatewayConfig};
+use cameo_http::tls::Tls;
 use http::Method;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -36,7 +37,8 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
     if config.durability == DurabilityArg::Buffered {
         tracing::warn!("durability is buffered: a power cut may lose the last seconds of acknowledged visits");
     }
-    // Before recovery, which may take a while: a taken port is told at once.
+    // Before recovery, which may take a while: a taken port, or a certificate that cannot be used, is told at once.
+    let tls = config.tls.clone().map(Tls::open).transpose()?;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     let options = EmbeddedOptions {
@@ -74,7 +76,7 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
         stopped.await;
         plane.close();
     };
-    cameo_http::serve::serve(listener, router, stopped).await;
+    cameo_http::serve::serve(listener, tls, router, stopped).await;
     node.leave().await;
     // Files that are being submitted still need the replica.
     gateway.close().await;
@@ -153,7 +155,7 @@ fn router(
 /// Says what to open and try next.
 fn greet(config: &Standalone, made_up: Option<&String>, address: std::net::SocketAddr) {
     let client = config.clients.first().map_or("demo", |client| client.code.as_str());
-    let url = format!("http://{address}");
+    let url = format!("{}://{address}", if config.tls.is_some() { "https" } else { "http" });
     // A closed standard output is no reason to stop serving.
     let _ = say!(
         "Cameo is ready at {url}, data in {}

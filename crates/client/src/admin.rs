@@ -1,5 +1,7 @@
 //! Calls of the admin API: tokens, settings, clients, users, keys, audit.
 
+use std::path::Path;
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -34,9 +36,17 @@ impl Admin {
     /// For the control plane at `url` and the client code `code`, without credentials yet.
     ///
     /// # Errors
-    /// When the URL is none, or not http.
+    /// When the URL is none, or of https where the system has no authorities to trust it by.
     pub fn new(url: &str, code: &str) -> Result<Self, Error> {
-        Ok(Self { transport: Transport::new(url)?, code: code.to_owned() })
+        Self::trusting(url, code, None)
+    }
+
+    /// As [`Self::new`]; with `ca`, a PEM file, only its authorities are trusted.
+    ///
+    /// # Errors
+    /// Also when the file holds none.
+    pub fn trusting(url: &str, code: &str, ca: Option<&Path>) -> Result<Self, Error> {
+        Ok(Self { transport: Transport::new(url, ca)?, code: code.to_owned() })
     }
 
     /// Calls as a user (HTTP Basic).

@@ -23,6 +23,28 @@ pub enum Error {
         /// Why, down to the system's word.
         reason: String,
     },
+    /// The server's certificate is not to be trusted; nothing was sent.
+    #[error("the certificate of {url} cannot be trusted: {reason}")]
+    Untrusted {
+        /// Whose.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file of authorities cannot be used.
+    #[error("{path} cannot be used as the authorities to trust: {reason}")]
+    BadCa {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No file of authorities was given, and the system has none.
+    #[error("this system has no authorities to trust an https:// server by; name a file of them{}", also(reason))]
+    NoAuthorities {
+        /// What the system said; may be empty.
+        reason: String,
+    },
     /// The server said no.
     #[error("{message} (HTTP {status})")]
     Refused {
@@ -44,6 +66,10 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+}
+
+fn also(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
 }
 
 impl Error {

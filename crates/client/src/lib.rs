@@ -4,7 +4,9 @@
 //! anything twice: visits that all carry an event id, changes and uploads of files (which always carry a key), and reads.
 //! A retry waits as long as the server asks, at most ten seconds, and there are four at most.
 //!
-//! What it is not: it keeps no queue, no cache and no state beyond a pool of connections. There is no TLS yet.
+//! A server of `https://` is trusted by the system's authorities, or by those of a file.
+//!
+//! What it is not: it keeps no queue, no cache and no state beyond a pool of connections.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), cameo_client::Error> {
@@ -24,6 +26,7 @@ mod bulk;
 mod error;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod transport;
 mod visit;
 
@@ -31,6 +34,8 @@ pub use admin::{Admin, Grant};
 pub use bulk::{Upload, UploadOptions};
 pub use error::Error;
 pub use visit::Visit;
+
+use std::path::Path;
 
 use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -59,12 +64,21 @@ pub struct Client {
 }
 
 impl Client {
-    /// For the server at `url` (`http://HOST:PORT`) and the client code `code`. Connects on the first call.
+    /// For the server at `url` (`http://HOST:PORT` or `https://HOST:PORT`) and the client code `code`. Connects on the
+    /// first call.
     ///
     /// # Errors
-    /// When the URL is none, or not http.
+    /// When the URL is none, or of https where the system has no authorities to trust it by.
     pub fn new(url: &str, code: &str) -> Result<Self, Error> {
-        Ok(Self { transport: Transport::new(url)?, code: code.to_owned() })
+        Self::trusting(url, code, None)
+    }
+
+    /// As [`Self::new`]; with `ca`, a PEM file, only its authorities are trusted.
+    ///
+    /// # Errors
+    /// Also when the file holds none.
+    pub fn trusting(url: &str, code: &str, ca: Option<&Path>) -> Result<Self, Error> {
+        Ok(Self { transport: Transport::new(url, ca)?, code: code.to_owned() })
     }
 
     /// Sends `Authorization: Bearer TOKEN` with every call.

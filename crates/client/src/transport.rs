@@ -1,5 +1,6 @@
-//! HTTP/1.1 with a pool of connections, timeouts, and retries of calls that say they can be repeated.
+//! HTTP/1.1, with TLS or without, with a pool of connections, timeouts, and retries of calls that say they can be repeated.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::tls;
 
 /// How often a call is tried that may be repeated.
 pub(crate) const TRIES: u32 = 5;
@@ -38,7 +41,7 @@ pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
-    pool: Pool<HttpConnector, Body>,
+    pool: Pool<HttpsConnector<HttpConnector>, Body>,
     url: String,
     token: Option<HeaderValue>,
 }
@@ -82,16 +85,17 @@ pub(crate) struct Reply {
 }
 
 impl Transport {
-    pub(crate) fn new(url: &str) -> Result<Self, Error> {
+    pub(crate) fn new(url: &str, ca: Option<&Path>) -> Result<Self, Error> {
         let bad = || Error::BadUrl { url: url.to_owned() };
         let uri: Uri = url.parse().map_err(|_| bad())?;
-        if uri.scheme_str() != Some("http") || uri.authority().is_none() || uri.query().is_some() {
+        let https = uri.scheme_str() == Some("https");
+        if !(https || uri.scheme_str() == Some("http")) || uri.authority().is_none() || uri.query().is_some() {
             return Err(bad());
         }
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let pool = Pool::builder(TokioExecutor::new()).build(connector);
+        let pool = Pool::builder(TokioExecutor::new()).build(tls::connector(https, ca, connector)?);
         Ok(Self { pool, url: url.trim_end_matches('/').to_owned(), token: None })
     }
 
@@ -150,7 +154,10 @@ impl Transport {
             request.headers_mut().insert(AUTHORIZATION, token.clone());
         }
         let exchange = async {
-            let response = self.pool.request(request).await.map_err(|error| unreachable(describe(&error)))?;
+            let response = self.pool.request(request).await.map_err(|error| match tls::distrust(&error) {
+                Some(reason) => Error::Untrusted { url: self.url.clone(), reason },
+                None => unreachable(describe(&error)),
+            })?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, REPLY_BYTES).collect().await.map_err(|error| {
                 if error.is::<LengthLimitError>() {
@@ -269,10 +276,10 @@ mod tests {
     #[test]
     fn urls_are_checked() {
         for good in ["http://127.0.0.1:8080", "http://cameo.test/", "http://[::1]:80"] {
-            assert!(Transport::new(good).is_ok(), "{good}");
+            assert!(Transport::new(good, None).is_ok(), "{good}");
         }
-        for bad in ["", "127.0.0.1:8080", "https://x", "http://", "ftp://x", "http://x?y"] {
-            assert!(Transport::new(bad).is_err(), "{bad}");
+        for bad in ["", "127.0.0.1:8080", "https://", "http://", "ftp://x", "http://x?y"] {
+            assert!(matches!(Transport::new(bad, None), Err(Error::BadUrl { .. })), "{bad}");
         }
     }
 
@@ -290,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_token_does_not_show() {
-        let mut transport = Transport::new("http://x").unwrap();
+        let mut transport = Transport::new("http://x", None).unwrap();
         transport.set_token("cameo_pat_secret").unwrap();
         assert!(!format!("{transport:?}").contains("secret"));
     }

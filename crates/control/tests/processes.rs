@@ -62,7 +62,7 @@ fn node_process() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("\nlistening {}", listener.local_addr().unwrap());
         let router = Router::new().route("/rest/v1/profiles/a1", route);
-        cameo_http::serve::serve(listener, router, std::future::pending()).await;
+        cameo_http::serve::serve(listener, None, router, std::future::pending()).await;
     });
 }
 

@@ -1,5 +1,6 @@
 //! What every HTTP surface of Cameo shares: reading bodies within bounds ([`body`]), refusals in the shape of their
-//! path family ([`refusal`]), strict query strings ([`query`]), and [`serve`], which runs a router on a public port.
+//! path family ([`refusal`]), strict query strings ([`query`]), and [`serve`], which runs a
+//! router on a public port, with [`tls`] or without.
 //!
 //! What it is not: there are no routes here, and nothing knows what a profile or a batch is.
 //!
@@ -14,6 +15,7 @@ pub mod refusal;
 pub mod serve;
 mod stream;
 mod strict;
+pub mod tls;
 
 pub use fallback::with_fallbacks;
 pub use refusal::{Family, Refusal};

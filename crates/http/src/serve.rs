@@ -2,7 +2,7 @@
 //! that arrive although the caller still sends, and a drain at the end that answers what is under way.
 //!
 //! A handler may answer without having read the body. Then the answer says `Connection: close`, and the connection ends
-//! as its `stream` says: the caller gets to read the answer.
+//! as its `stream` says: the caller gets to read the answer. A caller that speaks plain HTTP to a port of TLS is told so.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -19,14 +19,16 @@ use http::HeaderValue;
 use http::header::CONNECTION;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use pin_project_lite::pin_project;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::Service;
 
-use crate::stream::{Stream, Unread};
+use crate::refusal::{Family, Refusal};
+use crate::stream::{Stream, Unread, Wire};
+use crate::tls::{Begun, Tls};
 
 /// How long a caller may take to send the head of a request, and how long an idle connection is kept. Ours.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
@@ -45,11 +47,16 @@ const CONNECTIONS: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
+/// Beside a request that came over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encrypted;
+
 /// Puts the peer of a connection beside each of its requests, and closes it after an answer to one that was not read.
 #[derive(Clone)]
 struct WithPeer {
     inner: Router,
     peer: Peer,
+    encrypted: bool,
     unread: Unread,
 }
 
@@ -64,6 +71,9 @@ impl Service<http::Request<Incoming>> for WithPeer {
 
     fn call(&mut self, mut request: http::Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
+        if self.encrypted {
+            request.extensions_mut().insert(Encrypted);
+        }
         // HTTP/1.1: the requests of a connection come one after the other.
         self.unread.store(!request.body().is_end_stream(), Ordering::Relaxed);
         let request = request.map(|body| Watched { body, unread: Arc::clone(&self.unread) });
@@ -125,12 +135,27 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Answering<F> {
     }
 }
 
-/// Serves until `stop` is done, then answers what is under way and returns.
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+/// What a connection is served with.
+#[derive(Clone)]
+struct Serving {
+    http: hyper::server::conn::http1::Builder,
+    router: Router,
+    /// For who speaks plain HTTP to a port of TLS.
+    plain: Router,
+    tls: Option<Tls>,
+}
+
+/// Serves until `stop` is done, then answers what is under way and returns. With `tls`, over TLS alone.
+pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, stop: impl Future<Output = ()>) {
     // No pipeline_flush: it holds an answer back while bytes of the next request are there, and loses it for good when
     // those are rubbish and end the connection.
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEAD_BYTES);
+    let renewing = tls.clone().map(|tls| tokio::spawn(tls.renew()));
+    let plain = Router::new().fallback(async || {
+        Refusal::new(400, "this port speaks TLS: send the request to https://").response(Family::Native)
+    });
+    let serving = Serving { http, router, plain, tls };
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
@@ -153,22 +178,43 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
         };
         // Small replies must not wait for the caller's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
-        let unread = Unread::default();
-        let service = WithPeer { inner: router.clone(), peer: Peer(peer), unread: Arc::clone(&unread) };
-        let stream = TokioIo::new(Stream::new(stream, unread));
-        let connection = http.serve_connection(stream, TowerToHyperService::new(service));
-        let connection = graceful.watch(connection);
+        let (serving, watcher) = (serving.clone(), graceful.watcher());
         tokio::spawn(async move {
-            // Aborted connections and rubbish are the caller's business; hyper has answered what can be answered.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
-            }
+            serving.connection(stream, Peer(peer), watcher).await;
             drop(place);
         });
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
         tracing::warn!(drain.seconds = DRAIN_TIMEOUT.as_secs(), "some connections did not end in time");
+    }
+    if let Some(renewing) = renewing {
+        renewing.abort();
+    }
+}
+
+impl Serving {
+    /// Serves one connection to its end.
+    async fn connection(self, tcp: TcpStream, peer: Peer, watcher: Watcher) {
+        let (wire, router, encrypted) = match &self.tls {
+            None => (Wire::Plain(tcp), self.router, false),
+            Some(tls) => match tls.accept(tcp).await {
+                Ok(Begun::Tls(stream)) => (Wire::Tls(stream), self.router, true),
+                Ok(Begun::Plain(tcp)) => (Wire::Plain(tcp), self.plain, false),
+                Err(error) => {
+                    tracing::debug!(%error, "a handshake failed");
+                    return;
+                }
+            },
+        };
+        let unread = Unread::default();
+        let service = WithPeer { inner: router, peer, encrypted, unread: Arc::clone(&unread) };
+        let stream = TokioIo::new(Stream::new(wire, unread));
+        let connection = self.http.serve_connection(stream, TowerToHyperService::new(service));
+        // Aborted connections and rubbish are the caller's business; hyper has answered what can be answered.
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection ended early");
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
 
 /// What is read after an answer, in bytes. Ours: a few of the largest bodies.
 const LINGER_BYTES: u64 = 256 << 20;
@@ -39,9 +40,25 @@ send HTTP/1.1 requests\"}\n";
 /// Whether the request that is being answered still has bytes to come; a connection and its requests share it.
 pub(crate) type Unread = Arc<AtomicBool>;
 
+/// What carries the bytes.
+pub(crate) enum Wire {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Does the same to either.
+macro_rules! either {
+    ($wire:expr, $inner:ident => $does:expr) => {
+        match $wire {
+            Wire::Plain($inner) => $does,
+            Wire::Tls($inner) => $does,
+        }
+    };
+}
+
 /// A connection's stream.
 pub(crate) struct Stream {
-    tcp: TcpStream,
+    wire: Wire,
     unread: Unread,
     /// Bytes were read.
     begun: bool,
@@ -58,8 +75,8 @@ struct Ending {
 }
 
 impl Stream {
-    pub(crate) const fn new(tcp: TcpStream, unread: Unread) -> Self {
-        Self { tcp, unread, begun: false, ending: None }
+    pub(crate) const fn new(wire: Wire, unread: Unread) -> Self {
+        Self { wire, unread, begun: false, ending: None }
     }
 
     fn linger(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -67,7 +84,7 @@ impl Stream {
         let mut scratch = [0; SCRATCH_BYTES];
         while ending.bytes < LINGER_BYTES {
             let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.tcp).poll_read(context, &mut buffer) {
+            match either!(&mut self.wire, inner => Pin::new(inner).poll_read(context, &mut buffer)) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     ending.bytes += buffer.filled().len() as u64;
                     ending.waits = true;
@@ -93,10 +110,10 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = out.filled().len();
-        ready!(Pin::new(&mut this.tcp).poll_read(context, out))?;
+        ready!(either!(&mut this.wire, inner => Pin::new(inner).poll_read(context, out)))?;
         if !std::mem::replace(&mut this.begun, true) && out.filled()[before..].starts_with(PREFACE) {
             // A new connection has room for these few bytes; should it not, the caller goes without an answer.
-            let _ = this.tcp.try_write(NOT_HTTP_2);
+            let _ = either!(&mut this.wire, inner => Pin::new(inner).poll_write(context, NOT_HTTP_2));
             this.unread.store(true, Ordering::Relaxed);
             // For hyper the connection has ended before it began.
             out.set_filled(before);
@@ -107,7 +124,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write(context, bytes)
+        either!(&mut self.get_mut().wire, inner => Pin::new(inner).poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -115,21 +132,21 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write_vectored(context, slices)
+        either!(&mut self.get_mut().wire, inner => Pin::new(inner).poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        either!(&self.wire, inner => inner.is_write_vectored())
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(context)
+        either!(&mut self.get_mut().wire, inner => Pin::new(inner).poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.ending.is_none() {
-            ready!(Pin::new(&mut this.tcp).poll_shutdown(context))?;
+            ready!(either!(&mut this.wire, inner => Pin::new(inner).poll_shutdown(context)))?;
             let now = Instant::now();
             this.ending = Some(Ending {
                 waits: this.unread.load(Ordering::Relaxed),

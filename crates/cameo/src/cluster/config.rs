@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use cameo_auth::lease::{LEASE_DEFAULT, LEASE_SECONDS};
 use cameo_auth::seal::Verifying;
+use cameo_http::tls::TlsFiles;
 use cameo_nats::NatsOptions;
 use cameo_profile::PartitionCount;
 use clap::Args;
@@ -16,7 +17,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::config::{ClientConfig, Hidden, LOG, LogFormat, client, default_lifetime, not_valid, parse_client};
+use crate::config::{
+    ClientConfig, Hidden, LOG, LogFormat, client, default_lifetime, not_valid, parse_client, tls_files,
+};
 
 /// Seconds that a process goes on serving after SIGTERM.
 const DRAIN_SECONDS: u64 = 5;
@@ -32,6 +35,12 @@ pub(crate) struct CommonArgs {
     /// Address and port to listen on [default: 127.0.0.1:8080]
     #[arg(long, env = "CAMEO_LISTEN", value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// PEM file of the certificate to serve https:// with, followed by those between it and its authority
+    #[arg(long, env = "CAMEO_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key; both files may be replaced while it serves
+    #[arg(long, env = "CAMEO_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Directory for what this node keeps [default: ./data]
     #[arg(long, env = "CAMEO_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -131,6 +140,9 @@ pub(crate) struct ControlArgs {
     /// URL by which the admin pages reach the gateway [default: http://127.0.0.1:8082]
     #[arg(long, env = "CAMEO_GATEWAY_URL", value_name = "URL")]
     gateway_url: Option<String>,
+    /// PEM file of the authorities that edges and gateway at https:// are trusted by [default: the system's]
+    #[arg(long, env = "CAMEO_NODE_CA", value_name = "FILE")]
+    node_ca: Option<PathBuf>,
     /// A client (tenant) to create if it is not there, CODE or CODE:LIFETIME_DAYS; may be given several times [default: demo]
     #[arg(long = "client", env = "CAMEO_CLIENTS", value_name = "CODE[:DAYS]", value_delimiter = ',')]
     clients: Vec<String>,
@@ -152,6 +164,7 @@ pub(crate) struct ControlArgs {
 #[derive(Clone, Debug)]
 pub(crate) struct Common {
     pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) data_dir: PathBuf,
     pub(crate) nats: NatsOptions,
     pub(crate) auth_lease: Duration,
@@ -182,6 +195,7 @@ pub(crate) struct ControlConfig {
     pub(crate) signing_key_file: PathBuf,
     pub(crate) edge_url: String,
     pub(crate) gateway_url: String,
+    pub(crate) node_ca: Option<PathBuf>,
     pub(crate) clients: Vec<ClientConfig>,
     pub(crate) admin_password: Option<Hidden>,
     pub(crate) log_replicas: usize,
@@ -221,6 +235,9 @@ fn secret(path: &Path) -> anyhow::Result<Zeroizing<String>> {
 
 impl CommonArgs {
     fn or(&mut self, mut file: Self) {
+        if self.tls_cert.is_none() && self.tls_key.is_none() {
+            or_file!(self, file: tls_cert tls_key);
+        }
         or_file!(self, file: listen data_dir node nats_user nats_password_file nats_ca nats_cert nats_key
             auth_lease_seconds drain_seconds log_format log);
         if self.nats.is_empty() {
@@ -261,6 +278,7 @@ impl CommonArgs {
         let drain_seconds = self.drain_seconds.unwrap_or(DRAIN_SECONDS);
         ensure!(drain_seconds <= 300, "drain_seconds is 0 to 300, not {drain_seconds}");
         Ok(Common {
+            tls: tls_files(self.tls_cert, self.tls_key)?,
             listen: self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             data_dir: self.data_dir.unwrap_or_else(|| "./data".into()),
             nats: NatsOptions { user, ca: self.nats_ca, identity, ..NatsOptions::new(&name, self.nats) },
@@ -316,7 +334,7 @@ impl ControlArgs {
     /// Puts flags, variables, file and defaults together, and checks all of it.
     pub(crate) fn resolve(mut self) -> anyhow::Result<ControlConfig> {
         let mut file: Self = file(self.common.config.as_deref(), |file: &Self| &file.unknown)?;
-        or_file!(self, file: signing_key_file edge_url gateway_url admin_password_file log_replicas log_max_bytes partitions);
+        or_file!(self, file: signing_key_file edge_url gateway_url node_ca admin_password_file log_replicas log_max_bytes partitions);
         if self.clients.is_empty() {
             self.clients = file.clients;
         }
@@ -335,6 +353,7 @@ impl ControlArgs {
             signing_key_file: self.signing_key_file.unwrap_or_else(|| common.data_dir.join("signing.key")),
             edge_url: self.edge_url.unwrap_or_else(|| "http://127.0.0.1:8081".into()),
             gateway_url: self.gateway_url.unwrap_or_else(|| "http://127.0.0.1:8082".into()),
+            node_ca: self.node_ca,
             clients,
             admin_password: self.admin_password_file.as_deref().map(secret).transpose()?.map(Hidden),
             log_replicas,

@@ -1,5 +1,6 @@
-//! The way from the control plane's pages to edges and gateway: HTTP, each request with a pass of the control plane.
+//! The way from the control plane's pages to edges and gateway: HTTP or HTTPS, each request with a pass of the control plane.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -12,6 +13,7 @@ use cameo_auth::verifier::PASS_HEADER;
 use cameo_http::{Family, Refusal};
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Uri};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -21,23 +23,27 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 struct Forward {
-    client: Client<HttpConnector, Body>,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
     edges: String,
     gateway: String,
     sealer: Sealer,
 }
 
-/// Sends everything on: batches to the gateway, the rest to the edges.
-pub(super) fn router(edges: &str, gateway: &str, sealer: Sealer) -> anyhow::Result<Router> {
-    let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-    let forward = Forward { client, edges: base(edges)?, gateway: base(gateway)?, sealer };
-    Ok(Router::new().fallback(send_on).with_state(forward))
+/// Sends everything on: batches to the gateway, the rest to the edges. At `https://` they are trusted by the authorities
+/// in `ca`, or the system's.
+pub(super) fn router(edges: &str, gateway: &str, ca: Option<&Path>, sealer: Sealer) -> anyhow::Result<Router> {
+    let (edges, gateway) = (base(edges)?, base(gateway)?);
+    let https = [&edges, &gateway].iter().any(|base| base.starts_with("https:"));
+    let connector = cameo_client::tls::connector(https, ca, HttpConnector::new()).context("the way to other nodes")?;
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    Ok(Router::new().fallback(send_on).with_state(Forward { client, edges, gateway, sealer }))
 }
 
 fn base(url: &str) -> anyhow::Result<String> {
     let base = url.trim_end_matches('/').to_owned();
     let uri: Uri = base.parse().with_context(|| format!("{base:?} is not a URL"))?;
-    anyhow::ensure!(uri.scheme_str() == Some("http"), "{base:?} is not a URL that begins with http://");
+    let good = matches!(uri.scheme_str(), Some("http" | "https"));
+    anyhow::ensure!(good, "{base:?} is not a URL that begins with http:// or https://");
     Ok(base)
 }
 
@@ -49,6 +55,15 @@ fn is_bulk(path: &str) -> bool {
         (Some("m2"), third) => third.into_iter().chain(segments).any(|segment| segment.starts_with("batch")),
         _ => false,
     }
+}
+
+/// The client's own words only say in which step it failed.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
 }
 
 async fn send_on(State(forward): State<Forward>, mut request: Request) -> Response {
@@ -66,7 +81,7 @@ async fn send_on(State(forward): State<Forward>, mut request: Request) -> Respon
     request.headers_mut().insert(PASS_HEADER, pass);
     match tokio::time::timeout(PATIENCE, forward.client.request(request)).await {
         Ok(Ok(response)) => response.map(Body::new),
-        Ok(Err(error)) => unreachable(error.to_string()),
+        Ok(Err(error)) => unreachable(cause(&error)),
         Err(_) => unreachable(format!("not within {} s", PATIENCE.as_secs())),
     }
 }

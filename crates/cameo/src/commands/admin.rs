@@ -1,6 +1,7 @@
 //! `cameo token|auth|user|client|audit`: what operators do with the control plane.
 
 use std::io::{BufRead as _, IsTerminal as _};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use cameo_client::{Admin, Grant};
@@ -20,6 +21,9 @@ pub(crate) struct AdminTarget {
     /// Client (tenant) code
     #[arg(long, env = "CAMEO_CLIENT", default_value = "demo")]
     client: String,
+    /// PEM file of the authorities that an https:// server is trusted by [default: the system's]
+    #[arg(long, env = "CAMEO_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// User; the password comes from CAMEO_PASSWORD, or is asked for
     #[arg(long, env = "CAMEO_USER", default_value = "admin")]
     user: String,
@@ -39,7 +43,7 @@ impl std::fmt::Debug for AdminTarget {
 
 impl AdminTarget {
     fn connect(&self) -> anyhow::Result<Admin> {
-        let admin = Admin::new(&self.url, &self.client)?;
+        let admin = Admin::trusting(&self.url, &self.client, self.ca.as_deref())?;
         if let Some(key) = &self.api_key {
             return Ok(admin.with_key(key)?);
         }

@@ -19,6 +19,8 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{Done, Target, print_json};
 use crate::out::say;
@@ -72,6 +74,8 @@ enum Kind {
 struct Goal {
     address: String,
     host: HeaderValue,
+    /// For a URL of https.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
     /// Path of the URL, without a slash at the end.
     prefix: String,
     client: String,
@@ -163,10 +167,19 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<Done> {
 fn goal(target: &Target) -> anyhow::Result<Goal> {
     let uri: Uri = target.url.parse().with_context(|| format!("{:?} is not a URL", target.url))?;
     let host = uri.host().with_context(|| format!("{:?} names no host", target.url))?;
-    ensure!(uri.scheme_str() == Some("http"), "{:?} is not an http:// URL", target.url);
+    let https = uri.scheme_str() == Some("https");
+    ensure!(https || uri.scheme_str() == Some("http"), "{:?} is not an http:// or https:// URL", target.url);
+    let tls = if https {
+        let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(name).with_context(|| format!("{host:?} is no name of a server"))?;
+        Some((TlsConnector::from(cameo_client::tls::config(target.ca.as_deref())?), name))
+    } else {
+        None
+    };
     let token = target.token.as_ref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
     Ok(Goal {
-        address: format!("{host}:{}", uri.port_u16().unwrap_or(80)),
+        address: format!("{host}:{}", uri.port_u16().unwrap_or(if https { 443 } else { 80 })),
+        tls,
         host: HeaderValue::try_from(uri.authority().map_or(host, |authority| authority.as_str()))?,
         prefix: uri.path().trim_end_matches('/').to_owned(),
         client: target.client.clone(),
@@ -248,10 +261,20 @@ async fn send(
 async fn connect(goal: &Goal) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     let stream = TcpStream::connect(&goal.address).await?;
     stream.set_nodelay(true)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // It ends with its sender; its errors come out of the requests.
-    tokio::spawn(connection);
-    Ok(sender)
+    // A connection ends with its sender; its errors come out of the requests.
+    Ok(match &goal.tls {
+        Some((connector, name)) => {
+            let stream = connector.connect(name.clone(), stream).await?;
+            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            sender
+        }
+        None => {
+            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            sender
+        }
+    })
 }
 
 fn request(goal: &Goal, args: &BenchArgs, random: &mut Random, read: bool) -> anyhow::Result<Request<Full<Bytes>>> {
@@ -346,10 +369,10 @@ mod tests {
 
     #[test]
     fn the_url_keeps_its_port_and_its_path() {
-        let target = |url: &str| Target { url: url.into(), client: "demo".into(), token: None, json: false };
+        let target = |url: &str| Target { url: url.into(), client: "demo".into(), ca: None, token: None, json: false };
         let found = goal(&target("http://[::1]:81/base/")).unwrap();
         assert_eq!((found.address.as_str(), found.prefix.as_str()), ("[::1]:81", "/base"));
         assert_eq!(found.host, "[::1]:81");
-        assert!(goal(&target("https://x")).is_err() && goal(&target("x")).is_err());
+        assert!(goal(&target("ftp://x")).is_err() && goal(&target("x")).is_err());
     }
 }

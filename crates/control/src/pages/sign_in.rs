@@ -2,6 +2,7 @@
 
 use axum::extract::{Extension, RawQuery, Request, State};
 use axum::response::Response;
+use cameo_http::serve::Encrypted;
 use cameo_http::{Refusal, body, query};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -88,7 +89,7 @@ pub(super) async fn sign_in(State(site): State<Site>, request: Request) -> Respo
     let (name, next) = (field("name").trim(), inside(field("next")));
     let password = Zeroizing::new(field("password").to_owned());
     match site.plane.sign_in(name, password, peer(&head.extensions)).await {
-        Ok(id) => with_cookie(layout::redirect(next), &id, &head.headers),
+        Ok(id) => with_cookie(layout::redirect(next), &id, is_encrypted(&head.headers, head.extensions.get())),
         Err(NotSignedIn::Wrong) => page(StatusCode::UNAUTHORIZED, next, name, Some("User or password is wrong.")),
         Err(NotSignedIn::Throttled(seconds)) => {
             let text = format!("Too many failed attempts. Try again in {seconds} seconds.");
@@ -99,8 +100,12 @@ pub(super) async fn sign_in(State(site): State<Site>, request: Request) -> Respo
     }
 }
 
-fn with_cookie(mut response: Response, id: &str, headers: &HeaderMap) -> Response {
-    let secure = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+/// Whether nobody on the way reads along: TLS ends here, or at a proxy that says so.
+fn is_encrypted(headers: &HeaderMap, encrypted: Option<&Encrypted>) -> bool {
+    encrypted.is_some() || headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https")
+}
+
+fn with_cookie(mut response: Response, id: &str, secure: bool) -> Response {
     let age = if id.is_empty() { "; Max-Age=0" } else { "" };
     let secure = if secure { "; Secure" } else { "" };
     let cookie = format!("{COOKIE_NAME}={id}; Path=/; HttpOnly; SameSite=Strict{age}{secure}");
@@ -115,10 +120,12 @@ fn with_cookie(mut response: Response, id: &str, headers: &HeaderMap) -> Respons
 pub(super) async fn sign_out(
     State(site): State<Site>,
     Extension(viewer): Extension<Viewer>,
+    encrypted: Option<Extension<Encrypted>>,
     headers: HeaderMap,
 ) -> Response {
     site.plane.sign_out(&viewer.id);
-    with_cookie(layout::redirect("/admin/sign-in"), "", &headers)
+    let secure = is_encrypted(&headers, encrypted.as_deref());
+    with_cookie(layout::redirect("/admin/sign-in"), "", secure)
 }
 
 #[cfg(test)]

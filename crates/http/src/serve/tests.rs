@@ -34,7 +34,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(serve(listener, with_fallbacks(router), async {
+        tokio::spawn(serve(listener, None, with_fallbacks(router), async {
             let _ = stopped.await;
         }));
         Self { address, _stop: stop }
