@@ -174,6 +174,10 @@ async fn connect(common: &Common) -> anyhow::Result<Nats> {
         match Nats::connect(&common.nats).await {
             Ok(nats) => return Ok(nats),
             Err(error @ ConnectError::Url { .. }) => bail!(error),
+            // Certificates are renewed: it may pass by itself.
+            Err(error @ ConnectError::Untrusted { .. }) => {
+                tracing::error!("{error}; --nats-ca names the authority that signed its certificate; trying again");
+            }
             Err(error) => {
                 // The client's own words for its cause have the causes below it.
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

@@ -75,6 +75,14 @@ pub enum ConnectError {
         /// What the client said.
         source: async_nats::ConnectError,
     },
+    /// It speaks TLS, and its certificate is not signed by who is trusted here, or not for its address.
+    #[error("NATS at {urls} cannot be trusted: {why}")]
+    Untrusted {
+        /// Where.
+        urls: String,
+        /// What is wrong with its certificate.
+        why: String,
+    },
     /// Replies cannot be received.
     #[error("cannot subscribe at NATS")]
     Subscribe(#[from] async_nats::SubscribeError),
@@ -188,7 +196,10 @@ impl Nats {
             Ok(servers) => servers,
             Err(source) => return Err(ConnectError::Url { urls, source }),
         };
-        let client = connect.connect(servers).await.map_err(|source| ConnectError::Connect { urls, source })?;
+        let client = connect.connect(servers).await.map_err(|source| match distrust(&source) {
+            Some(why) => ConnectError::Untrusted { urls, why },
+            None => ConnectError::Connect { urls, source },
+        })?;
         let inbox: Arc<str> = client.new_inbox().into();
         let replies = Arc::new(Replies::default());
         let subscriber = client.subscribe(format!("{inbox}.*")).await?;
@@ -401,6 +412,19 @@ async fn hand_out(mut subscriber: Subscriber, replies: Arc<Replies>, mut ended: 
             let _ = waiting.try_send(message);
         }
     }
+}
+
+/// What is wrong with the server's certificate, if that is why there is no connection.
+fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let tls = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(tls @ async_nats::rustls::Error::InvalidCertificate(_)) = tls.and_then(|tls| tls.downcast_ref()) {
+            return Some(tls.to_string());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 fn note(event: &Event, link: &watch::Sender<Link>) {

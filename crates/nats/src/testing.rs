@@ -14,6 +14,10 @@ use zeroize::Zeroizing;
 
 use crate::{Nats, NatsOptions};
 
+mod authority;
+
+pub use authority::Authority;
+
 /// Far above what a cluster takes to elect its leaders on two busy cores.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -28,6 +32,8 @@ pub struct Servers {
     servers: Vec<Server>,
     /// Who connects for the test.
     user: Option<(String, Zeroizing<String>)>,
+    /// Who has signed the certificates of servers and clients, and a client's.
+    secured: Option<(Authority, PathBuf, PathBuf)>,
     dir: tempfile::TempDir,
 }
 
@@ -62,6 +68,18 @@ impl Servers {
     /// # Panics
     /// When they do not come up.
     pub async fn start_with(count: usize, configuration: &str, user: Option<(&str, &str)>) -> Option<Self> {
+        Self::start_all(count, configuration, user, false).await
+    }
+
+    /// As [`Self::start_with`], over TLS, with servers that ask for a certificate.
+    ///
+    /// # Panics
+    /// When they do not come up.
+    pub async fn start_secured(count: usize, configuration: &str, user: Option<(&str, &str)>) -> Option<Self> {
+        Self::start_all(count, configuration, user, true).await
+    }
+
+    async fn start_all(count: usize, configuration: &str, user: Option<(&str, &str)>, secured: bool) -> Option<Self> {
         let Ok(binary) = std::env::var("CAMEO_NATS_SERVER") else {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "CI=true, and there is no nats-server");
             eprintln!("left out: CAMEO_NATS_SERVER names no nats-server; `cargo xtask test` obtains one");
@@ -69,6 +87,20 @@ impl Servers {
         };
         let dir = tempfile::tempdir().expect("a directory can be made");
         let addresses = free_addresses(count);
+        let secured = secured.then(|| {
+            let authority = Authority::new(dir.path(), "ca");
+            let hosts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            let server = authority.issue("server", &hosts.iter().map(String::as_str).collect::<Vec<_>>());
+            let (certificate, key) = authority.issue("client", &["client"]);
+            let tls = format!(
+                "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
+                server.0,
+                server.1,
+                authority.ca()
+            );
+            ((authority, certificate, key), tls)
+        });
+        let tls = secured.as_ref().map_or("", |(_, tls)| tls);
         let routes: Vec<_> = addresses.iter().map(|address| format!("nats-route://{address}:{ROUTE_PORT}")).collect();
         let servers = addresses.iter().enumerate().map(|(n, address)| {
             let store = dir.path().join(format!("n{n}"));
@@ -83,14 +115,15 @@ impl Servers {
             let text = format!(
                 "server_name: n{n}\nlisten: \"{address}:{PORT}\"\n{cluster}\
                  jetstream {{ store_dir: {store:?}, sync_interval: always, max_file_store: 8GB }}\n\
-                 {configuration}\n"
+                 {tls}\n{configuration}\n"
             );
             let config = dir.path().join(format!("n{n}.conf"));
             std::fs::write(&config, text).expect("a file can be written");
             Server { config, address: *address, child: None }
         });
         let user = user.map(|(user, password)| (user.to_owned(), Zeroizing::new(password.to_owned())));
-        let mut servers = Self { servers: servers.collect(), user, dir };
+        let servers = servers.collect();
+        let mut servers = Self { servers, user, secured: secured.map(|(secured, _)| secured), dir };
         for n in 0..count {
             servers.spawn(&binary, n);
         }
@@ -140,7 +173,25 @@ impl Servers {
     /// Where they are.
     #[must_use]
     pub fn urls(&self) -> Vec<String> {
-        self.servers.iter().map(|server| format!("nats://{}:{PORT}", server.address)).collect()
+        let scheme = if self.secured.is_some() { "tls" } else { "nats" };
+        self.servers.iter().map(|server| format!("{scheme}://{}:{PORT}", server.address)).collect()
+    }
+
+    /// How to connect to them.
+    #[must_use]
+    pub fn options(&self, name: &str, user: Option<(String, Zeroizing<String>)>) -> NatsOptions {
+        NatsOptions {
+            user,
+            ca: self.secured.as_ref().map(|(authority, ..)| authority.ca().to_owned()),
+            identity: self.secured.as_ref().map(|(_, certificate, key)| (certificate.clone(), key.clone())),
+            ..NatsOptions::new(name, self.urls())
+        }
+    }
+
+    /// The authority that has signed their certificates, if they speak TLS.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Authority> {
+        self.secured.as_ref().map(|(authority, ..)| authority)
     }
 
     /// A connection to them.
@@ -153,7 +204,7 @@ impl Servers {
     /// # Panics
     /// When there is none in time.
     pub async fn connect_as(&self, name: &str, user: Option<(String, Zeroizing<String>)>) -> Nats {
-        let options = NatsOptions { user, ..NatsOptions::new(name, self.urls()) };
+        let options = self.options(name, user);
         let end = Instant::now() + PATIENCE;
         loop {
             match Nats::connect(&options).await {

@@ -8,6 +8,8 @@ use crate::stream::{StreamSpec, StreamWatch};
 use crate::testing::Servers;
 use crate::{Feed, FeedError, FeedOptions, Handled, Nats, Publish, PublishError};
 
+mod tls;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn spec(name: &str, replicas: usize) -> StreamSpec {
