@@ -3,28 +3,15 @@
 
 use std::time::Duration;
 
-use cameo_tests::admin::ADMIN_PASSWORD;
 use cameo_tests::cluster::{Cluster, LEASE_SECONDS};
 use cameo_tests::http::Request;
-use cameo_tests::server::Server;
 use cameo_tests::wait;
 use serde_json::{Value, json};
 
+use crate::common::{sign_in, visits};
+
 fn fetch(token: &str) -> Request {
     Request::get("/rest/v1/profiles/a0?client=demo").header("Authorization", &format!("Bearer {token}"))
-}
-
-/// Visits that a profile has counted.
-fn visits(profile: &Value) -> Option<u64> {
-    profile["profileAttributes"]["visitCount"]["value"].as_str().and_then(|count| count.parse().ok())
-}
-
-/// Signs the first admin in, and returns the cookie.
-fn sign_in(control: &Server) -> String {
-    let form = format!("name=admin&password={}", ADMIN_PASSWORD.replace(' ', "+"));
-    let signed_in = control.send(&Request::post("/admin/sign-in", "application/x-www-form-urlencoded", form));
-    let cookie = signed_in.expect(303).header("set-cookie").split(';').next().map(str::to_owned);
-    cookie.expect("a cookie")
 }
 
 #[test]

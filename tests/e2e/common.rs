@@ -1,5 +1,6 @@
 //! What callers do over and over: send visits, fetch profiles, upload a bulk file and wait for its end.
 
+use cameo_tests::admin::ADMIN_PASSWORD;
 use cameo_tests::http::{Request, Response};
 use cameo_tests::server::Server;
 use cameo_tests::{wait, xml};
@@ -85,4 +86,17 @@ fn metric(server: &Server, name: &str) -> u64 {
     let metrics = server.get("/metrics").expect(200).text();
     let samples = metrics.lines().filter(|l| l.starts_with(name) && l[name.len()..].starts_with([' ', '{']));
     samples.filter_map(|l| l.rsplit(' ').next()).filter_map(|v| v.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+/// Signs the first admin in, and returns the cookie.
+pub(crate) fn sign_in(control: &Server) -> String {
+    let form = format!("name=admin&password={}", ADMIN_PASSWORD.replace(' ', "+"));
+    let signed_in = control.send(&Request::post("/admin/sign-in", "application/x-www-form-urlencoded", form));
+    let cookie = signed_in.expect(303).header("set-cookie").split(';').next().map(str::to_owned);
+    cookie.expect("a cookie")
+}
+
+/// Visits that a profile has counted.
+pub(crate) fn visits(profile: &Value) -> Option<u64> {
+    profile["profileAttributes"]["visitCount"]["value"].as_str().and_then(|count| count.parse().ok())
 }

@@ -16,5 +16,6 @@ mod pages;
 mod pipes;
 mod profile_api;
 mod restart;
+mod tls;
 mod tokens;
 mod visits;

@@ -59,6 +59,19 @@ impl Cluster {
     /// When it does not come up.
     #[must_use]
     pub fn start_with_lease(nats: usize, edges: usize, lease_seconds: u64) -> Option<Self> {
+        Self::start_all(nats, edges, lease_seconds, false)
+    }
+
+    /// As [`Self::start`], with TLS everywhere: NATS asks every node for a certificate, and every node serves https.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start_secured(nats: usize, edges: usize) -> Option<Self> {
+        Self::start_all(nats, edges, LEASE_SECONDS, true)
+    }
+
+    fn start_all(nats: usize, edges: usize, lease_seconds: u64, secured: bool) -> Option<Self> {
         let runtime = tokio::runtime::Runtime::new().expect("threads");
         // As deployed: everybody may do what they must, and no more.
         let passwords =
@@ -66,8 +79,14 @@ impl Cluster {
         let accounts = process::workspace().join("deploy/nats/accounts.conf");
         let accounts = std::fs::read_to_string(accounts).expect("the accounts of the deployment");
         let configuration = format!("{}{accounts}", passwords.concat());
-        let servers = Servers::start_with(nats, &configuration, Some(("control-1", PASSWORD)));
-        let servers = runtime.block_on(servers)?;
+        let user = Some(("control-1", PASSWORD));
+        let servers = runtime.block_on(async {
+            if secured {
+                Servers::start_secured(nats, &configuration, user).await
+            } else {
+                Servers::start_with(nats, &configuration, user).await
+            }
+        })?;
         let files = tempfile::tempdir().expect("a temporary directory");
         let secret = |name: &str, text: &str| {
             let path = files.path().join(name);
@@ -99,25 +118,42 @@ impl Cluster {
         let urls = self.nats.urls().join(",");
         let password = self.files.path().join("nats.password");
         let password = password.to_string_lossy();
+        let options = self.nats.options(node, None);
+        let (certificate, key) = options.identity.unzip();
+        let files = [("--nats-ca", options.ca), ("--nats-cert", certificate), ("--nats-key", key)];
+        let files = files.into_iter().filter_map(|(flag, path)| Some([flag.to_owned(), path?.to_str()?.to_owned()]));
         ["--node", node, "--nats", &urls, "--nats-password-file", &*password]
             .into_iter()
             .chain(["--auth-lease-seconds", &lease, "--drain-seconds", "1"])
             .map(str::to_owned)
+            .chain(files.flatten())
             .collect()
+    }
+
+    /// With TLS, if NATS has it.
+    fn secured(&self, setup: Setup) -> Setup {
+        match self.nats.authority() {
+            Some(authority) => {
+                let name = setup.data().file_name().and_then(|name| name.to_str()).unwrap_or("node");
+                let pair = authority.issue(&format!("http-{name}"), &["127.0.0.1"]);
+                setup.secured(authority.ca(), &pair)
+            }
+            None => setup,
+        }
     }
 
     fn edge_setup(&self, n: usize) -> Setup {
         let mut arguments = self.common(&format!("edge-{}", n + 1));
         arguments.extend(["--control-key", CONTROL_KEY, "--checkpoint-seconds", "1"].map(str::to_owned));
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        Setup::at(&self.files.path().join(format!("edge-{n}"))).role("edge").with(&arguments)
+        self.secured(Setup::at(&self.files.path().join(format!("edge-{n}"))).role("edge").with(&arguments))
     }
 
     fn gateway_setup(&self) -> Setup {
         let mut arguments = self.common("gateway-1");
         arguments.extend(["--control-key", CONTROL_KEY].map(str::to_owned));
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        Setup::at(&self.files.path().join("gateway")).role("gateway").with(&arguments)
+        self.secured(Setup::at(&self.files.path().join("gateway")).role("gateway").with(&arguments))
     }
 
     fn control_setup(&self, edge_url: &str, gateway_url: &str) -> Setup {
@@ -127,8 +163,11 @@ impl Cluster {
         arguments.extend(["--admin-password-file".to_owned(), file("admin.password")]);
         arguments.extend(["--log-replicas".to_owned(), self.nats.count().to_string()]);
         arguments.extend(["--edge-url", edge_url, "--gateway-url", gateway_url].map(str::to_owned));
+        if let Some(authority) = self.nats.authority() {
+            arguments.extend(["--node-ca".to_owned(), authority.ca().to_string_lossy().into_owned()]);
+        }
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        Setup::at(&self.files.path().join("control")).role("control").with(&arguments)
+        self.secured(Setup::at(&self.files.path().join("control")).role("control").with(&arguments))
     }
 
     /// An edge that runs.

@@ -3,8 +3,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 /// No answer takes this long unless something is broken.
@@ -121,10 +126,17 @@ impl Response {
     }
 }
 
+/// What carries the bytes.
+#[derive(Debug)]
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
 /// One connection, kept between requests.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     // Bytes read and not yet used.
     buffer: Vec<u8>,
 }
@@ -139,7 +151,25 @@ impl Connection {
         stream.set_read_timeout(Some(READ_TIMEOUT))?;
         stream.set_write_timeout(Some(READ_TIMEOUT))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self { stream: Wire::Plain(stream), buffer: Vec::new() })
+    }
+
+    /// Connects over TLS to a server whose certificate an authority of a PEM file has signed for its address.
+    ///
+    /// # Errors
+    /// As the system says; a certificate that is not trusted only shows with the first request.
+    ///
+    /// # Panics
+    /// When the file holds no authority.
+    pub fn open_tls(address: SocketAddr, ca: &Path) -> io::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(ca).expect("a file of authorities") {
+            roots.add(certificate.expect("a certificate")).expect("an authority");
+        }
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let tls = ClientConnection::new(Arc::new(config), ServerName::from(address.ip())).expect("a connection");
+        let Self { stream: Wire::Plain(stream), .. } = Self::open(address)? else { unreachable!("it is plain") };
+        Ok(Self { stream: Wire::Tls(Box::new(StreamOwned::new(tls, stream))), buffer: Vec::new() })
     }
 
     /// Sends a request and reads its answer, which may come before the whole body was sent.
@@ -149,17 +179,20 @@ impl Connection {
     pub fn send(&mut self, request: &Request) -> io::Result<Response> {
         let head = request.head();
         let body = request.body.as_deref().unwrap_or_default();
-        if body.len() <= SEND_AT_ONCE {
-            self.write(&[head.as_bytes(), body].concat())?;
-            return self.read();
-        }
-        let mut writer = self.stream.try_clone()?;
+        let plain = match &self.stream {
+            Wire::Plain(stream) if body.len() > SEND_AT_ONCE => stream,
+            _ => {
+                self.write(&[head.as_bytes(), body].concat())?;
+                return self.read();
+            }
+        };
+        let (mut writer, both) = (plain.try_clone()?, plain.try_clone()?);
         std::thread::scope(|scope| {
             let sent = scope.spawn(move || writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(body)));
             let answer = self.read();
             if answer.is_err() {
                 // Nothing more will come: the sender must not wait for room either.
-                let _ = self.stream.shutdown(std::net::Shutdown::Both);
+                let _ = both.shutdown(std::net::Shutdown::Both);
             }
             // An early answer may end the sending; the answer counts.
             let _ = sent.join();
@@ -172,7 +205,10 @@ impl Connection {
     /// # Errors
     /// As the system says.
     pub fn second_handle(&self) -> io::Result<Self> {
-        Ok(Self { stream: self.stream.try_clone()?, buffer: Vec::new() })
+        match &self.stream {
+            Wire::Plain(stream) => Ok(Self { stream: Wire::Plain(stream.try_clone()?), buffer: Vec::new() }),
+            Wire::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Sends any bytes.
@@ -180,7 +216,10 @@ impl Connection {
     /// # Errors
     /// As the system says.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        match &mut self.stream {
+            Wire::Plain(stream) => stream.write_all(bytes),
+            Wire::Tls(stream) => stream.write_all(bytes),
+        }
     }
 
     /// Says that nothing more will be sent.
@@ -188,7 +227,13 @@ impl Connection {
     /// # Errors
     /// As the system says.
     pub fn finish_writing(&mut self) -> io::Result<()> {
-        self.stream.shutdown(std::net::Shutdown::Write)
+        match &mut self.stream {
+            Wire::Plain(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Wire::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush()
+            }
+        }
     }
 
     /// Reads one answer.
@@ -274,7 +319,10 @@ impl Connection {
 
     fn fill(&mut self) -> io::Result<()> {
         let mut chunk = [0; 16 * 1024];
-        let read = self.stream.read(&mut chunk)?;
+        let read = match &mut self.stream {
+            Wire::Plain(stream) => stream.read(&mut chunk)?,
+            Wire::Tls(stream) => stream.read(&mut chunk)?,
+        };
         if read == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before the answer did"));
         }

@@ -31,6 +31,8 @@ pub struct Setup {
     /// What it runs.
     role: &'static str,
     arguments: Vec<String>,
+    /// Authority of its certificate, if it speaks TLS.
+    ca: Option<PathBuf>,
     /// Where its log is written, if not to a temporary directory.
     log_dir: Option<PathBuf>,
 }
@@ -39,7 +41,7 @@ impl Default for Setup {
     fn default() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let data = dir.path().join("data");
-        Self { data, _owned: Some(Arc::new(dir)), role: STANDALONE, arguments: Vec::new(), log_dir: None }
+        Self { data, _owned: Some(Arc::new(dir)), role: STANDALONE, arguments: Vec::new(), ca: None, log_dir: None }
     }
 }
 
@@ -47,7 +49,7 @@ impl Setup {
     /// In a directory of the caller's.
     #[must_use]
     pub fn at(data: &Path) -> Self {
-        Self { data: data.to_owned(), _owned: None, role: STANDALONE, arguments: Vec::new(), log_dir: None }
+        Self { data: data.to_owned(), _owned: None, role: STANDALONE, arguments: Vec::new(), ca: None, log_dir: None }
     }
 
     /// A role of a cluster instead of the whole store.
@@ -61,6 +63,18 @@ impl Setup {
     #[must_use]
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|a| (*a).to_owned()));
+        self
+    }
+
+    /// With TLS, by a certificate for the address it listens on, which an authority has signed.
+    ///
+    /// # Panics
+    /// When a path is no text.
+    #[must_use]
+    pub fn secured(mut self, ca: &Path, (certificate, key): &(PathBuf, PathBuf)) -> Self {
+        self.ca = Some(ca.to_owned());
+        let text = |path: &Path| path.to_str().expect("a path is text").to_owned();
+        self.arguments.extend(["--tls-cert".into(), text(certificate), "--tls-key".into(), text(key)]);
         self
     }
 
@@ -175,7 +189,7 @@ impl Server {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
                 return Some(State::Ended(status));
             }
-            let answer = Connection::open(self.address).and_then(|mut c| c.send(&Request::get("/readyz")));
+            let answer = self.open().and_then(|mut c| c.send(&Request::get("/readyz")));
             matches!(answer, Ok(r) if r.status == 200).then_some(State::Ready)
         });
         match state {
@@ -190,10 +204,18 @@ impl Server {
         self.address
     }
 
-    /// `http://ADDRESS`.
+    /// `http://ADDRESS`, or with TLS `https://ADDRESS`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.setup.ca.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    fn open(&self) -> std::io::Result<Connection> {
+        match &self.setup.ca {
+            Some(ca) => Connection::open_tls(self.address, ca),
+            None => Connection::open(self.address),
+        }
     }
 
     /// How it was set up: start it again with this.
@@ -214,7 +236,7 @@ impl Server {
     /// When it does not accept one.
     #[must_use]
     pub fn connect(&self) -> Connection {
-        Connection::open(self.address).expect("the server accepts a connection")
+        self.open().expect("the server accepts a connection")
     }
 
     /// One request on a connection of its own.

@@ -44,14 +44,15 @@ pub fn connector(
 pub(crate) fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let tls = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(rustls::Error::InvalidCertificate(why)) = tls.and_then(|inner| inner.downcast_ref()) {
+        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
             return Some(match why {
                 rustls::CertificateError::UnknownIssuer => "no authority that is trusted here has signed it".into(),
                 why => why.to_string(),
             });
         }
-        cause = error.source();
+        // An error of IO holds another without naming it as its source.
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = held.map(|held| held as &(dyn std::error::Error + 'static)).or_else(|| error.source());
     }
     None
 }

@@ -418,11 +418,12 @@ async fn hand_out(mut subscriber: Subscriber, replies: Arc<Replies>, mut ended: 
 fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let tls = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(tls @ async_nats::rustls::Error::InvalidCertificate(_)) = tls.and_then(|tls| tls.downcast_ref()) {
+        if let Some(tls @ async_nats::rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
             return Some(tls.to_string());
         }
-        cause = error.source();
+        // An error of IO holds another without naming it as its source.
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = held.map(|held| held as &(dyn std::error::Error + 'static)).or_else(|| error.source());
     }
     None
 }
