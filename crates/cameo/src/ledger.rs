@@ -81,6 +81,7 @@ mod tests {
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
             retention: Some(Duration::from_secs(3600)),
+            spool: None,
             draining: Arc::default(),
             metrics: None,
         };

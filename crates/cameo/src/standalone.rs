@@ -55,6 +55,7 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
         checkpoint_dir: config.data_dir.join("checkpoint"),
         checkpoint_every: config.checkpoint_every,
         retention: Some(config.retention),
+        spool: None,
         draining: Arc::default(),
         metrics: Some(metrics),
     };

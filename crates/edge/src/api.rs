@@ -29,11 +29,13 @@ use http::{HeaderName, Method};
 use crate::config::EdgeConfig;
 use crate::metrics::ApiMeters;
 use crate::replica::Replica;
+use crate::spool::Spool;
 
 /// What every handler has.
 pub(crate) struct App<L: EventLog> {
     pub(crate) replica: Arc<Replica<L>>,
     pub(crate) config: EdgeConfig,
+    pub(crate) spool: Option<Arc<Spool>>,
     pub(crate) meters: ApiMeters,
     pub(crate) ids: ids::Generator,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::spool::SpoolConfig;
 use cameo_auth::Verifier;
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -19,6 +20,8 @@ pub struct EdgeConfig {
     pub checkpoint_every: Duration,
     /// How long the log keeps what every checkpoint has; `None` when trimming is not this node's business.
     pub retention: Option<Duration>,
+    /// Where visits go while the log does not take any; without one they are refused.
+    pub spool: Option<SpoolConfig>,
     /// Turns true when the process is about to stop: `/readyz` says no, so that no new requests are sent here.
     pub draining: Arc<AtomicBool>,
     /// Renders `/metrics`; without one the route says that there is no recorder.

@@ -9,6 +9,7 @@ use cameo_eventlog::EventLog;
 use cameo_profile::Event;
 use cameo_profile::event::ClientSettings;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::api::ids::Generator;
 use crate::api::visits::NotTaken;
@@ -16,6 +17,8 @@ use crate::api::{self, App};
 use crate::config::EdgeConfig;
 use crate::metrics::ApiMeters;
 use crate::replica::{OpenError, Replica};
+use crate::spool::Spool;
+use crate::spool::drain::drain;
 
 /// How often the log's settings are compared with the clients' records although nothing has changed here.
 const SETTLE_AGAIN: Duration = Duration::from_secs(30);
@@ -25,6 +28,8 @@ const SETTLE_RETRY: Duration = Duration::from_secs(1);
 /// A running edge.
 pub struct Edge<L: EventLog> {
     app: Arc<App<L>>,
+    /// Of the spool.
+    draining: Option<JoinHandle<()>>,
 }
 
 impl<L: EventLog> Edge<L> {
@@ -36,12 +41,17 @@ impl<L: EventLog> Edge<L> {
         // Blocks until it has caught up, which needs the runtime where the log comes over the network.
         let open = {
             let config = config.clone();
-            tokio::task::spawn_blocking(move || Replica::open(&config, log))
+            tokio::task::spawn_blocking(move || {
+                let spool = config.spool.as_ref().map(|spool| Spool::open(spool, log.partitions())).transpose()?;
+                Ok::<_, OpenError>((Replica::open_with(&config, log, spool.clone())?, spool))
+            })
         };
-        let replica = open.await.map_err(|error| OpenError::Thread(std::io::Error::other(error)))?;
-        let replica = Arc::new(replica?);
+        let (replica, spool) = open.await.map_err(|error| OpenError::Thread(std::io::Error::other(error)))??;
+        let replica = Arc::new(replica);
         settle_lifetimes(&config, &replica).await?;
-        Ok(Self { app: Arc::new(App { replica, config, meters: ApiMeters::new(), ids: Generator::default() }) })
+        let draining = spool.clone().map(|spool| tokio::spawn(drain(spool, Arc::clone(&replica))));
+        let app = App { replica, config, spool, meters: ApiMeters::new(), ids: Generator::default() };
+        Ok(Self { app: Arc::new(app), draining })
     }
 
     /// The HTTP API.
@@ -86,6 +96,9 @@ impl<L: EventLog> Edge<L> {
 
     /// Appends what is pending, applies it, and writes a last checkpoint.
     pub async fn close(&self) {
+        if let Some(draining) = &self.draining {
+            draining.abort();
+        }
         let replica = self.replica();
         // A panic in there has been reported by the panic hook.
         let _ = tokio::task::spawn_blocking(move || replica.close()).await;

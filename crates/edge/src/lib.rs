@@ -3,11 +3,13 @@
 //! What it is: the [`Replica`] (apply, checkpoint, recover, read your writes), the visit and profile API
 //! ([`Edge::router`]).
 //!
+//! With a spool it takes visits also while the log does not.
+//!
 //! What it is not: it does not order or store events (`cameo-eventlog`), does not know what an event does to a profile
 //! (`cameo-profile`), and takes no bulk files (`cameo-gateway`).
 //!
 //! Invariants:
-//! - A reply of success means: in the log, and applied here.
+//! - A reply of success means: in the log, and applied here; of "spooled": durable here, and applied once the log is back.
 //! - Nobody but an applier thread changes a partition's state, and only by frames of the log, in order.
 //! - A partition that meets a gap, a broken chain or bytes that do not decode stops for good: it is served and
 //!   checkpointed no more, and `/readyz` names the position.
@@ -18,6 +20,7 @@ mod config;
 mod edge;
 mod metrics;
 pub mod replica;
+mod spool;
 
 pub use api::openapi::openapi;
 pub use api::visits::NotTaken;
@@ -26,3 +29,4 @@ pub use api::visits::probe::check_visits;
 pub use config::EdgeConfig;
 pub use edge::Edge;
 pub use replica::{OpenError, Replica, SubmitError};
+pub use spool::{MAX_BYTES_DEFAULT as SPOOL_BYTES_DEFAULT, SpoolConfig, SpoolError};

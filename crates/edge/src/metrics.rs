@@ -49,6 +49,7 @@ pub(crate) struct ApiMeters {
     pub(crate) visits_duplicate: Counter,
     pub(crate) visits_refused: Counter,
     pub(crate) visits_failed: Counter,
+    pub(crate) visits_spooled: Counter,
     pub(crate) profile_reads: Counter,
     pub(crate) updates: Counter,
 }
@@ -64,6 +65,7 @@ impl ApiMeters {
             visits_duplicate: visits("duplicate"),
             visits_refused: visits("refused"),
             visits_failed: visits("failed"),
+            visits_spooled: visits("spooled"),
             profile_reads: counter!("cameo_profile_reads_total"),
             updates: counter!("cameo_updates_total"),
         }

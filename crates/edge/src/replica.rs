@@ -29,6 +29,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::EdgeConfig;
 use crate::metrics::ReplicaMeters;
+use crate::spool::{Spool, SpoolError};
 
 pub use call::{Answer, AnswerResult, Render};
 pub use checkpoint::CheckpointError;
@@ -118,6 +119,9 @@ pub enum OpenError {
     /// The appender could not be started.
     #[error(transparent)]
     Appender(#[from] cameo_eventlog::appender::StartError),
+    /// The outage spool cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// A client's settings could not be written to the log.
     #[error("the settings of client {client} could not be stored")]
     Settings {
@@ -170,6 +174,8 @@ struct Inner<L: EventLog> {
     /// Turns true when the replica closes.
     closing: watch::Sender<bool>,
     checkpoint_failing: AtomicBool,
+    /// What is told of every visit that is applied.
+    spool: Option<Arc<Spool>>,
     /// When the last checkpoint was written, or the replica opened.
     checkpointed: Mutex<Instant>,
     meters: ReplicaMeters,
@@ -228,6 +234,11 @@ impl<L: EventLog> Replica<L> {
     /// # Errors
     /// When the checkpoint does not fit the log, or the log cannot be replayed; names file, partition and position.
     pub fn open(config: &EdgeConfig, log: Arc<L>) -> Result<Self, OpenError> {
+        Self::open_with(config, log, None)
+    }
+
+    /// As [`Self::open`], with the spool that it takes applied visits out of.
+    pub(crate) fn open_with(config: &EdgeConfig, log: Arc<L>, spool: Option<Arc<Spool>>) -> Result<Self, OpenError> {
         let (checkpoint, folded) = Checkpoint::open(config.checkpoint_dir.clone(), &*log)?;
         let appender = Appender::start(Arc::clone(&log), AppenderOptions::default())?;
         let slots = folded.into_iter().map(|state| Slot { state: RwLock::new(state), halted: OnceLock::new() });
@@ -237,6 +248,7 @@ impl<L: EventLog> Replica<L> {
             applied: Notify::new(),
             closing: watch::Sender::new(false),
             checkpoint_failing: AtomicBool::new(false),
+            spool,
             checkpointed: Mutex::new(Instant::now()),
             meters: ReplicaMeters::new(),
             log,
@@ -308,6 +320,21 @@ impl<L: EventLog> Replica<L> {
             }
             applied.await;
         }
+    }
+
+    /// Waits until everything has been applied that is in the log now, as it says itself after this was called; whether
+    /// that is so, or a partition has stopped.
+    pub(crate) async fn catch_up_afresh(&self) -> bool {
+        let asked = Instant::now();
+        while self.inner.log.silence() >= asked.elapsed() {
+            tokio::time::sleep(LISTEN_AGAIN).await;
+        }
+        for partition in self.partitions().iter() {
+            if self.applied_to(partition, self.inner.log.last(partition)).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// P of the log.
@@ -469,6 +496,14 @@ impl<L: EventLog> PendingCall<L> {
         }
     }
 
+    /// Leaves a slot to an event that does not go to the log: it is answered as one that was not stored.
+    pub(crate) fn skip(&mut self) {
+        let slot = self.added;
+        self.added += 1;
+        self.refused[slot] = Some(SubmitError::Unavailable("earlier visits wait in the spool".into()));
+        EventTicket::new(&self.call, slot, None).answer(Err(AppendError::Unavailable("in the spool".into())));
+    }
+
     /// Waits until every event has been applied or refused.
     pub async fn wait(mut self) -> Vec<Result<Answer, SubmitError>> {
         for slot in self.added..self.refused.len() {
@@ -486,6 +521,8 @@ impl<L: EventLog> PendingCall<L> {
 
 /// How long closing waits for the log to deliver what was appended: a log that cannot be read now is read at the next start.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a log that was silent is listened to again.
+const LISTEN_AGAIN: Duration = Duration::from_millis(50);
 /// How often the sweeper looks for ended profiles. Ours: a look reads every profile of a partition once.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// Ended profiles freed at one go, under the partition's lock. Ours: some milliseconds.

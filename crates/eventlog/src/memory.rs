@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -32,6 +33,8 @@ struct Frames {
     /// Per partition the last position.
     last: Vec<u64>,
     failures: VecDeque<Failure>,
+    /// How every append fails while nobody can read either.
+    outage: Option<Failure>,
 }
 
 struct Shared {
@@ -60,7 +63,12 @@ impl MemoryLog {
         // A test that runs where there is no randomness has one log only.
         let _ = getrandom::fill(&mut id);
         let count = usize::from(partitions.get());
-        let frames = Frames { held: vec![VecDeque::new(); count], last: vec![0; count], failures: VecDeque::new() };
+        let frames = Frames {
+            held: vec![VecDeque::new(); count],
+            last: vec![0; count],
+            failures: VecDeque::new(),
+            outage: None,
+        };
         Self(Arc::new(Shared {
             id: LogId(u128::from_le_bytes(id)),
             partitions,
@@ -75,12 +83,18 @@ impl MemoryLog {
         self.0.frames.lock().failures.push_back(failure);
     }
 
+    /// Cuts everybody off, or brings the log back: meanwhile every append fails like this, and nobody reads on.
+    pub fn cut_off(&self, failure: Option<Failure>) {
+        self.0.frames.lock().outage = failure;
+        self.0.changed.notify_waiters();
+    }
+
     fn append_now(&self, group: Vec<(Partition, Bytes)>) -> Vec<Result<Position, AppendError>> {
         let mut frames = self.0.frames.lock();
         if let Some(what) = unfit(&group, self.0.partitions) {
             return vec![Err(AppendError::Unavailable(what.into())); group.len()];
         }
-        let failure = frames.failures.pop_front();
+        let failure = frames.failures.pop_front().or(frames.outage);
         let unknown = AppendError::Unknown("a test wants it so".into());
         let failed = |error: AppendError| vec![Err(error); group.len()];
         match failure {
@@ -129,6 +143,10 @@ impl EventLog for MemoryLog {
         Position(frames.last.get(partition.index()).map_or(0, |last| last - held)).next()
     }
 
+    fn silence(&self) -> Duration {
+        self.0.frames.lock().outage.map_or(Duration::ZERO, |_| Duration::MAX)
+    }
+
     async fn append(&self, frames: Vec<(Partition, Bytes)>) -> Vec<Result<Position, AppendError>> {
         self.append_now(frames)
     }
@@ -167,6 +185,9 @@ impl MemoryReader {
             return Err(ReadError::Ahead { partition, asked, last, place: "memory".into() });
         }
         let frames = self.log.0.frames.lock();
+        if frames.outage.is_some() {
+            return Ok(vec![]);
+        }
         let (mut out, mut bytes) = (vec![], 0);
         for (partition, next) in &mut self.next {
             let partition = *partition;

@@ -211,9 +211,10 @@ impl StreamWatch {
                     () = tokio::time::sleep(LOOK_EVERY) => {}
                     () = sender.closed() => return,
                 }
+                let at = Instant::now();
                 match nats.stream_info(&name).await {
                     Ok(Some(info)) => {
-                        sender.send_replace(Seen { info, at: Instant::now() });
+                        sender.send_replace(Seen { info, at });
                     }
                     // Gone, as far as anybody can say: the same as a stream of another time with nothing in it.
                     Ok(None) => {
@@ -224,7 +225,7 @@ impl StreamWatch {
                             bytes: 0,
                             metadata: BTreeMap::new(),
                         };
-                        sender.send_replace(Seen { info, at: Instant::now() });
+                        sender.send_replace(Seen { info, at });
                     }
                     Err(error) => tracing::debug!(stream = name, %error, "a stream could not be looked at"),
                 }

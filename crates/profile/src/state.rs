@@ -10,7 +10,8 @@ use hashbrown::HashTable;
 
 use crate::batch::Batches;
 use crate::client::Clients;
-use crate::dedupe::EventIds;
+use crate::dedupe::{EventIds, EventKey};
+use crate::event::Visit;
 use crate::ids::Address;
 use crate::limits::LIFETIME_DAYS_DEFAULT;
 use crate::names::Names;
@@ -90,6 +91,14 @@ impl PartitionState {
         let packed = self.profiles.find(key_hash(number, address), |packed| packed.is(number, address))?;
         let head = packed.head();
         (now.0 < client.ends_at(head.active_at)).then(|| ProfileRef::new(&self.names, client, &head, now))
+    }
+
+    /// Whether a visit would be dropped as one that was applied before, by its event id.
+    #[must_use]
+    pub fn has_seen(&self, visit: &Visit<'_>) -> bool {
+        let (Some(client), Some(event_id)) = (self.clients.find(visit.client), visit.event_id) else { return false };
+        let key = EventKey::new(client, if visit.generated { "" } else { visit.home }, event_id);
+        self.event_ids.find(key).is_some()
     }
 
     /// Days without activity after which a profile of this client is gone.

@@ -22,6 +22,7 @@ async fn process(dir: &tempfile::TempDir) -> (Router, Vec<RouteAccess>) {
         checkpoint_dir: dir.path().join("checkpoint"),
         checkpoint_every: Duration::from_secs(3600),
         retention: Some(Duration::from_secs(3600)),
+        spool: None,
         draining: Arc::default(),
         metrics: None,
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use cameo_eventlog::EventLog;
 use http::header::CONTENT_TYPE;
@@ -27,30 +27,37 @@ pub(super) async fn alive() -> Response {
     reply(StatusCode::OK, "application/json", json!({"status": "alive"}).to_string())
 }
 
-/// Whether it has caught up and may be sent requests.
+/// Whether it has caught up and may be sent requests; with `for=visits`, whether it takes visits, if only into its spool.
 //
 // A checkpoint that fails is told but does not make it unready: the log has everything.
-#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, description = "Yes"), (status = 503, description = "No, with reasons")))]
-pub(super) async fn ready<L: EventLog>(State(app): State<Arc<App<L>>>) -> Response {
+#[utoipa::path(get, path = "/readyz", tag = "operations",
+    params(("for" = Option<String>, Query, description = "`visits`: only what keeps visits from being taken counts")),
+    responses((status = 200, description = "Yes"), (status = 503, description = "No, with reasons")))]
+pub(super) async fn ready<L: EventLog>(State(app): State<Arc<App<L>>>, RawQuery(query): RawQuery) -> Response {
     let health = app.replica.health();
     let mut reasons: Vec<_> =
         health.halted.iter().map(|(partition, halt)| format!("partition {partition} has stopped: {halt}")).collect();
     if health.lag_frames > READY_LAG_FRAMES {
         reasons.push(format!("{} frames of the log are not applied yet", health.lag_frames));
     }
-    if !app.config.auth.holds_lease() {
+    let spool = app.spool.as_ref().map(|spool| spool.level());
+    let into_spool = query.as_deref() == Some("for=visits") && spool.is_some_and(|level| level.bytes < level.max_bytes);
+    if !app.config.auth.holds_lease() && !into_spool {
         reasons.push("the auth lease is not held: protected calls are refused until it is".into());
     }
     if app.config.draining.load(Ordering::Relaxed) {
         reasons.push("it is about to stop".into());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({
+    let mut body = json!({
         "status": if reasons.is_empty() { "ready" } else { "not ready" },
         "reasons": reasons,
         "lagFrames": health.lag_frames,
         "checkpointFailing": health.checkpoint_failing,
     });
+    if let Some(level) = spool {
+        body["spool"] = json!({"visits": level.visits, "bytes": level.bytes, "maxBytes": level.max_bytes});
+    }
     reply(status, "application/json", body.to_string())
 }
 

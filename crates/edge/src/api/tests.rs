@@ -4,6 +4,7 @@ mod decoding;
 mod description;
 mod limits;
 mod profiles;
+mod spool;
 mod visits;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::{Edge, EdgeConfig};
+use crate::{Edge, EdgeConfig, SpoolConfig};
 
 /// The time that rigs start at.
 const NOW: u64 = 1_790_000_000_000;
@@ -32,7 +33,7 @@ struct Rig {
     log: MemoryLog,
     clock: Clock,
     router: Router,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A reply, read whole.
@@ -60,19 +61,24 @@ impl Rig {
     async fn new() -> Self {
         let clock = Clock::manual(NOW);
         let log = MemoryLog::with_clock(PartitionCount::new(4).unwrap(), clock.clone());
-        let dir = tempfile::tempdir().unwrap();
+        Self::over(log, clock, tempfile::tempdir().unwrap(), None).await
+    }
+
+    /// Over a log, with what an edge before it has left in the directory, and a spool of so many bytes.
+    async fn over(log: MemoryLog, clock: Clock, dir: TempDir, spool_bytes: Option<u64>) -> Self {
         let client = |code| ClientRecord::new(&ClientCode::new(code).unwrap(), NOW).unwrap();
         let config = EdgeConfig {
             auth: Verifier::fixed(vec![client("demo"), ClientRecord { lifetime_days: 2, ..client("brief") }]),
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
             retention: Some(Duration::from_secs(3600)),
+            spool: spool_bytes.map(|max_bytes| SpoolConfig { dir: dir.path().join("spool"), max_bytes }),
             draining: Arc::default(),
             metrics: None,
         };
         let edge = Edge::open(config, Arc::new(log.clone())).await.unwrap();
         let router = cameo_http::with_fallbacks(edge.router());
-        Self { edge, log, clock, router, _dir: dir }
+        Self { edge, log, clock, router, dir }
     }
 
     async fn send(&self, request: Request<Body>) -> Reply {

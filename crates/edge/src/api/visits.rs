@@ -2,6 +2,7 @@
 
 mod decode;
 pub(crate) mod probe;
+mod spooled;
 
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use axum::response::Response;
 use cameo_eventlog::EventLog;
 use cameo_profile::event::{Order, Visit, VisitContext};
 use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition};
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
 
 use super::visit::{Fields, Text, Value, VisitRequest};
 use super::{App, write};
@@ -26,10 +27,31 @@ use decode::{Encoding, decode};
 const BODY_BYTES: usize = 60 << 20;
 
 /// A visit on its way, with what its reply needs.
-struct Sent {
+struct Sent<'b> {
     /// Slot of its answer; or why it was refused.
     slot: Result<usize, Refusal>,
+    placed: Option<Placed>,
+    /// Kept for the spool, where there is one.
+    visit: Option<VisitRequest<'b>>,
+}
+
+/// Where a visit goes.
+struct Placed {
+    partition: Partition,
+    /// Home first.
     addresses: Vec<AddressBuf>,
+    /// The home was made up.
+    generated: bool,
+}
+
+/// What became of a visit.
+enum Became {
+    Applied(Answer),
+    /// It is in the outage spool, under this event id if it named none; with the id that was made up for it before.
+    Spooled {
+        event_id: Option<String>,
+        first_tnt_id: Option<Box<str>>,
+    },
 }
 
 /// Visits in: one JSON object, a JSON list, NDJSON or MessagePack; up to 10,000.
@@ -37,6 +59,7 @@ struct Sent {
     params(("client" = String, Path, description = "Client (tenant) code"), ("return" = Option<String>, Query, description = "`profile`: the profile after the visit")),
     request_body(content = serde_json::Value, content_type = "application/json", description = "A visit, or a list of visits"),
     responses((status = 200, description = "Stored, durable and readable; a result for each visit"),
+        (status = 202, description = "Of visits whose status is `spooled`: durable at this node, not readable yet; they are counted once when the log is back"),
         (status = 400, description = "Refused; problem+json"), (status = 404, description = "Unknown client"),
         (status = 408, description = "The body came too slowly"), (status = 413, description = "Body too large or too many visits"),
         (status = 415, description = "The body is compressed"), (status = 429, description = "Too much under way"),
@@ -95,23 +118,33 @@ async fn take<L: EventLog>(
     let mut sent = Vec::with_capacity(decoded.visits.len());
     for visit in decoded.visits {
         let added = visit.and_then(|visit| {
-            let (partition, addresses, generated) = place(app, client, &visit, now_ms)?;
-            with_event(client, &visit, &addresses, generated, |event| call.add(partition, event, render));
-            Ok(addresses)
+            let placed = place(app, client, &visit, now_ms)?;
+            // None overtakes what is in the spool.
+            if !app.spool.as_ref().is_some_and(|spool| spool.holds(placed.partition)) {
+                with_event(client, &visit, &placed, None, |event| call.add(placed.partition, event, render));
+            } else {
+                call.skip();
+            }
+            Ok((placed, visit))
         });
         sent.push(match added {
-            Ok(addresses) => {
+            Ok((placed, visit)) => {
                 slots += 1;
-                Sent { slot: Ok(slots - 1), addresses }
+                let visit = app.spool.is_some().then_some(visit);
+                Sent { slot: Ok(slots - 1), placed: Some(placed), visit }
             }
-            Err(refusal) => Sent { slot: Err(refusal), addresses: Vec::new() },
+            Err(refusal) => Sent { slot: Err(refusal), placed: None, visit: None },
         });
     }
     let answers = call.wait().await;
+    let became = match &app.spool {
+        Some(spool) => spooled::fall_back(app, spool, client, &sent, answers, now_ms).await,
+        None => answers.into_iter().map(|answer| answer.map(Became::Applied)).collect(),
+    };
     if decoded.single {
-        return one(app, sent, answers);
+        return one(app, sent, became);
     }
-    Ok(many(app, sent, answers))
+    Ok(many(app, sent, became))
 }
 
 /// Why a visit that came by another way than a request was not taken.
@@ -141,9 +174,9 @@ pub(crate) async fn take_one<L: EventLog>(
         };
         let mut visit = visit?;
         visit.event_id.get_or_insert_with(|| Text(event_id.into()));
-        let (partition, addresses, generated) = place(app, &client.code, &visit, app.replica.now().0)?;
+        let placed = place(app, &client.code, &visit, app.replica.now().0)?;
         let mut call = app.replica.start_call(1);
-        with_event(&client.code, &visit, &addresses, generated, |event| call.add(partition, event, None));
+        with_event(&client.code, &visit, &placed, None, |event| call.add(placed.partition, event, None));
         Ok(call)
     })();
     let call = begun.map_err(|refusal| {
@@ -164,39 +197,40 @@ pub(crate) async fn take_one<L: EventLog>(
     }
 }
 
-/// Where a visit goes: its partition and addresses, home first, and whether the home was made up.
+/// Where a visit goes.
 fn place<L: EventLog>(
     app: &App<L>,
     client: &ClientCode,
     visit: &VisitRequest<'_>,
     now_ms: u64,
-) -> Result<(Partition, Vec<AddressBuf>, bool), Refusal> {
+) -> Result<Placed, Refusal> {
     let addresses = visit.addresses()?;
     visit.check(now_ms)?;
     let count = app.replica.partitions();
     if let Some(home) = addresses.first() {
-        return Ok((home.as_address().partition(client, count), addresses, false));
+        return Ok(Placed { partition: home.as_address().partition(client, count), addresses, generated: false });
     }
     let generated = app.ids.make(client, visit.event_id(), now_ms, count);
     let (address, partition) = generated.ok_or_else(|| Refusal::new(503, "the system has no randomness for an id"))?;
-    Ok((partition, vec![address], true))
+    Ok(Placed { partition, addresses: vec![address], generated: true })
 }
 
-/// Builds the event around what the request holds, and hands it over.
+/// Builds the event around what the request holds, and hands it over; `made_up` are event id and time for one that has
+/// none.
 fn with_event(
     client: &ClientCode,
     visit: &VisitRequest<'_>,
-    addresses: &[AddressBuf],
-    generated: bool,
+    placed: &Placed,
+    made_up: Option<(&str, u64)>,
     use_it: impl FnOnce(&Event<'_>),
 ) {
-    let mut addresses = addresses.iter().map(|address| address.as_address().as_str());
+    let mut addresses = placed.addresses.iter().map(|address| address.as_address().as_str());
     let event = Visit {
         client: client.as_str(),
         home: addresses.next().unwrap_or_default(),
-        generated,
-        event_id: visit.event_id(),
-        occurred_at: visit.occurred_at.map(|time| time.0),
+        generated: placed.generated,
+        event_id: visit.event_id().or(made_up.map(|(id, _)| id)),
+        occurred_at: visit.occurred_at.map(|time| time.0).or(made_up.map(|(_, now_ms)| now_ms)),
         session_id: visit.session_id(),
         profile: texts(&visit.profile),
         categories: visit.categories(),
@@ -236,34 +270,33 @@ fn context<'v>(visit: &'v VisitRequest<'_>) -> Option<VisitContext<'v>> {
 /// The reply to a single visit.
 fn one<L: EventLog>(
     app: &App<L>,
-    mut sent: Vec<Sent>,
-    mut answers: Vec<Result<Answer, SubmitError>>,
+    mut sent: Vec<Sent<'_>>,
+    mut became: Vec<Result<Became, SubmitError>>,
 ) -> Result<Response, Refusal> {
-    let Some(Sent { slot, addresses }) = sent.pop() else { return Err(Refusal::new(400, "the body has no visit")) };
+    let Some(Sent { slot, placed, .. }) = sent.pop() else { return Err(Refusal::new(400, "the body has no visit")) };
     slot?;
     // The call had room for exactly this one.
-    let answer = answers.swap_remove(0).inspect_err(|_| app.meters.visits_failed.increment(1))?;
-    let mut out = Vec::with_capacity(96 + answer.profile.as_ref().map_or(0, Vec::len));
-    out.extend_from_slice(b"{\"status\":\"accepted\"");
-    accepted(app, &mut out, &addresses, &answer);
+    let became = became.swap_remove(0).inspect_err(|_| app.meters.visits_failed.increment(1))?;
+    let mut out = b"{\"status\":".to_vec();
+    let status = tell(app, &mut out, placed.as_ref(), &became);
     out.push(b'}');
-    Ok(json_reply(out))
+    Ok(json_reply(status, out))
 }
 
 /// The reply to a list: a result for each, in order.
-fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent>, answers: Vec<Result<Answer, SubmitError>>) -> Response {
+fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent<'_>>, became: Vec<Result<Became, SubmitError>>) -> Response {
     let mut results = Vec::with_capacity(sent.len() * 64);
-    let (mut count, mut failed, mut worst) = (0, 0, None::<Refusal>);
+    let (mut accepted, mut spooled, mut failed, mut worst) = (0, 0, 0, None::<Refusal>);
     let total = sent.len();
-    for (index, Sent { slot, addresses }) in sent.into_iter().enumerate() {
+    for (index, Sent { slot, placed, .. }) in sent.into_iter().enumerate() {
         if index > 0 {
             results.push(b',');
         }
         results.extend_from_slice(format!("{{\"index\":{index},\"status\":").as_bytes());
-        let answer = match slot {
+        let result = match slot {
             Err(refusal) => Err(("refused", refusal)),
-            Ok(slot) => match &answers[slot] {
-                Ok(answer) => Ok(answer),
+            Ok(slot) => match &became[slot] {
+                Ok(became) => Ok(became),
                 Err(error) => {
                     let refusal = Refusal::from(error.clone());
                     failed += 1;
@@ -273,12 +306,9 @@ fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent>, answers: Vec<Result<Answer, 
                 }
             },
         };
-        match answer {
-            Ok(answer) => {
-                count += 1;
-                results.extend_from_slice(b"\"accepted\"");
-                accepted(app, &mut results, &addresses, answer);
-            }
+        match result {
+            Ok(became) if tell(app, &mut results, placed.as_ref(), became) == StatusCode::OK => accepted += 1,
+            Ok(_) => spooled += 1,
             Err((status, refusal)) => {
                 write::string(&mut results, status);
                 results.extend_from_slice(b",\"error\":");
@@ -290,37 +320,53 @@ fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent>, answers: Vec<Result<Answer, 
         }
         results.push(b'}');
     }
-    let refused = total - count - failed;
+    let refused = total - accepted - spooled - failed;
     app.meters.visits_refused.increment(refused as u64);
     app.meters.visits_failed.increment(failed as u64);
     // Nothing at all could be stored: the caller should come back with the whole call.
-    if let (0, Some(refusal)) = (count, worst) {
+    if let (0, Some(refusal)) = (accepted + spooled, worst) {
         return refusal.response(Family::Native);
     }
-    let mut out = format!("{{\"accepted\":{count},\"refused\":{refused},").into_bytes();
-    if failed > 0 {
-        out.extend_from_slice(format!("\"failed\":{failed},").as_bytes());
+    let mut out = format!("{{\"accepted\":{accepted},\"refused\":{refused},").into_bytes();
+    for (name, count) in [("spooled", spooled), ("failed", failed)] {
+        if count > 0 {
+            out.extend_from_slice(format!("\"{name}\":{count},").as_bytes());
+        }
     }
     out.extend_from_slice(b"\"results\":[");
     out.append(&mut results);
     out.extend_from_slice(b"]}");
-    json_reply(out)
+    json_reply(if spooled > 0 { StatusCode::ACCEPTED } else { StatusCode::OK }, out)
+}
+
+/// Says what became of a visit that was taken, from its status on; 200 when it can be read now.
+fn tell<L: EventLog>(app: &App<L>, out: &mut Vec<u8>, placed: Option<&Placed>, became: &Became) -> StatusCode {
+    let addresses = placed.map_or(&[][..], |placed| &placed.addresses);
+    match became {
+        Became::Applied(answer) => {
+            out.reserve(96 + answer.profile.as_ref().map_or(0, Vec::len));
+            out.extend_from_slice(b"\"accepted\"");
+            accepted(app, out, addresses, answer);
+            StatusCode::OK
+        }
+        Became::Spooled { event_id, first_tnt_id } => {
+            app.meters.visits_spooled.increment(1);
+            out.extend_from_slice(b"\"spooled\"");
+            ids(out, addresses, first_tnt_id.as_deref());
+            if let Some(event_id) = event_id {
+                out.extend_from_slice(b",\"eventId\":");
+                write::string(out, event_id);
+            }
+            StatusCode::ACCEPTED
+        }
+    }
 }
 
 /// The ids of an accepted visit, a warning if there is one, and the profile if it was asked for.
 fn accepted<L: EventLog>(app: &App<L>, out: &mut Vec<u8>, addresses: &[AddressBuf], answer: &Answer) {
     let Outcome::Visit(visit) = &answer.outcome else { return };
     if visit.duplicate { &app.meters.visits_duplicate } else { &app.meters.visits_accepted }.increment(1);
-    for address in addresses {
-        let (kind, id) = address.as_address().parts();
-        if matches!(kind, Kind::Customer(_)) {
-            continue;
-        }
-        out.push(b',');
-        write::string(out, kind.field());
-        out.push(b':');
-        write::string(out, visit.first_tnt_id.as_deref().unwrap_or(id));
-    }
+    ids(out, addresses, visit.first_tnt_id.as_deref());
     if visit.attributes_refused {
         out.extend_from_slice(b",\"warning\":{\"field\":\"profile\",\"message\":");
         write::string(
@@ -335,8 +381,22 @@ fn accepted<L: EventLog>(app: &App<L>, out: &mut Vec<u8>, addresses: &[AddressBu
     }
 }
 
-fn json_reply(body: Vec<u8>) -> Response {
+fn ids(out: &mut Vec<u8>, addresses: &[AddressBuf], first_tnt_id: Option<&str>) {
+    for address in addresses {
+        let (kind, id) = address.as_address().parts();
+        if matches!(kind, Kind::Customer(_)) {
+            continue;
+        }
+        out.push(b',');
+        write::string(out, kind.field());
+        out.push(b':');
+        write::string(out, first_tnt_id.unwrap_or(id));
+    }
+}
+
+fn json_reply(status: StatusCode, body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

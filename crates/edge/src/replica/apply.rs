@@ -150,6 +150,9 @@ fn fold<L: EventLog>(
             for bytes in frame.events() {
                 let event = Event::decode(bytes).map_err(|error| describe(&error))?;
                 let outcome = state.fold.apply(at, &event);
+                if let (Some(spool), Event::Visit(visit)) = (&inner.spool, &event) {
+                    spool.applied(stored.partition, visit);
+                }
                 if let Some(ticket) = tickets.next().flatten() {
                     let answer = answer(&state.fold, at, &event, outcome, &ticket);
                     answers.push((ticket, answer));

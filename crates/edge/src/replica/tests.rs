@@ -37,6 +37,7 @@ fn config(dir: &TempDir) -> EdgeConfig {
         // Only the one at the end.
         checkpoint_every: Duration::from_secs(3600),
         retention: Some(Duration::from_secs(3600)),
+        spool: None,
         draining: Arc::default(),
         metrics: None,
     }

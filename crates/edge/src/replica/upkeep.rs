@@ -78,7 +78,9 @@ impl<L: EventLog> Upkeep<L> {
         let mut failure = None;
         for partition in self.inner.log.partitions().iter() {
             let Some(taken) = self.take(partition) else { continue };
-            let mut result = self.checkpoint.write(&taken);
+            // What has left the spool stays out of it before its effect can be in a checkpoint.
+            let left = self.inner.spool.as_ref().map_or(Ok(()), |spool| spool.flush());
+            let mut result = left.and_then(|()| self.checkpoint.write(&taken));
             unsynced_bytes += taken.bytes();
             written.push(taken);
             if result.is_ok() && unsynced_bytes > UNSYNCED_BYTES {

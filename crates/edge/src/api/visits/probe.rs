@@ -1,9 +1,9 @@
 //! For the fuzz target: a body of visits, read and checked as `post` does, without a log behind it.
 
-use cameo_profile::{ClientCode, Event};
+use cameo_profile::{ClientCode, Event, Partition};
 use http::HeaderValue;
 
-use super::{Encoding, decode, with_event};
+use super::{Encoding, Placed, decode, with_event};
 
 /// Reads a body, checks each visit and encodes its event. How many visits are good, or why the body is refused whole.
 ///
@@ -32,7 +32,9 @@ pub fn check_visits(content_type: &'static str, body: &[u8], now_ms: u64) -> Res
                 continue;
             }
         };
-        with_event(&client, &visit, &addresses, addresses.is_empty(), |event| {
+        let generated = addresses.is_empty();
+        let placed = Placed { partition: Partition(0), addresses, generated };
+        with_event(&client, &visit, &placed, None, |event| {
             let mut bytes = Vec::new();
             event.encode(&mut bytes);
             assert_eq!(Event::decode(&bytes).as_ref().ok(), Some(event), "what is logged reads back");

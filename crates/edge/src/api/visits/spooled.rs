@@ -1,0 +1,74 @@
+//! Visits that the log did not take, on their way into the outage spool.
+
+use cameo_eventlog::EventLog;
+use cameo_profile::{ClientCode, Event};
+
+use super::{App, Became, Sent, with_event};
+use crate::replica::{Answer, SubmitError};
+use crate::spool::{New, Spool, Spooled};
+
+/// What a made-up event id begins with.
+const MADE_UP: &str = "spool-";
+
+/// Puts into the spool what may go there: what the log certainly has not, and what it may have, if it names an event id.
+pub(super) async fn fall_back<L: EventLog>(
+    app: &App<L>,
+    spool: &Spool,
+    client: &ClientCode,
+    sent: &[Sent<'_>],
+    answers: Vec<Result<Answer, SubmitError>>,
+    now_ms: u64,
+) -> Vec<Result<Became, SubmitError>> {
+    let taken: Vec<_> = sent.iter().filter_map(|sent| Some((sent.placed.as_ref()?, sent.visit.as_ref()?))).collect();
+    let (mut encoded, mut in_doubt) = (Vec::new(), false);
+    for (slot, (answer, (placed, visit))) in answers.iter().zip(taken).enumerate() {
+        let doubtful = match answer {
+            Err(SubmitError::Unavailable(_)) => false,
+            // Without an id of its own a second copy would count.
+            Err(SubmitError::Unknown(_)) if visit.event_id().is_some() => true,
+            _ => continue,
+        };
+        let made_up = match visit.event_id() {
+            Some(_) => None,
+            None => match made_up() {
+                Some(id) => Some(id),
+                None => continue,
+            },
+        };
+        in_doubt |= doubtful;
+        let mut bytes = Vec::with_capacity(512);
+        let with = Some((made_up.as_deref().unwrap_or_default(), now_ms));
+        with_event(client, visit, placed, with, |event| event.encode(&mut bytes));
+        encoded.push((slot, placed.partition, bytes, made_up));
+    }
+    let mut became: Vec<_> = answers.into_iter().map(|answer| answer.map(Became::Applied)).collect();
+    if encoded.is_empty() {
+        return became;
+    }
+    let events: Vec<_> = encoded.iter().map(|(_, _, bytes, _)| Event::decode(bytes)).collect();
+    let visits: Vec<(usize, New<'_>, Option<&String>)> = encoded
+        .iter()
+        .zip(&events)
+        .filter_map(|((slot, partition, _, made_up), event)| match event {
+            Ok(Event::Visit(visit)) => Some((*slot, New { partition: *partition, visit }, made_up.as_ref())),
+            _ => None,
+        })
+        .collect();
+    let seen = |new: &New<'_>| app.replica.read(new.partition, |state, _| state.has_seen(new.visit)).unwrap_or(false);
+    let news: Vec<_> = visits.iter().map(|(_, new, _)| New { ..*new }).collect();
+    let put = spool.put(&news, in_doubt, seen).await;
+    for ((slot, _, made_up), put) in visits.iter().zip(put) {
+        // Refused, it is answered as without a spool.
+        if let Ok(Spooled { first_tnt_id }) = put {
+            became[*slot] = Ok(Became::Spooled { event_id: made_up.cloned(), first_tnt_id });
+        }
+    }
+    became
+}
+
+/// An event id that nobody else has; none when the system has no randomness.
+fn made_up() -> Option<String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).ok()?;
+    Some(format!("{MADE_UP}{:032x}", u128::from_le_bytes(random)))
+}

@@ -1,0 +1,362 @@
+//! The outage spool: visits that the log cannot take now, on this node's disk until it can (ADR 10).
+//!
+//! What it is: a bounded database of encoded visits in the order in which they came, an index of their event ids in memory,
+//! and [`drain`], which gives them to the log. What it is not: a queue that anybody reads, or a second log: what is in it
+//! is durable here, and nowhere visible.
+//!
+//! Invariants:
+//! - Every visit in it has an event id, its home address and its time: it counts once however often it is appended.
+//! - A visit leaves it when this node's replica has applied its event id, and for no other reason ([`Spool::applied`]).
+//!   That it has left is durable before a checkpoint that has its effect ([`Spool::flush`]): so what is still in it after a
+//!   restart, once the log has been read to its end, is not in the log.
+//! - While it holds visits of a partition, all visits of that partition go through it, so that none overtakes another.
+
+pub(crate) mod drain;
+mod store;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use cameo_profile::event::Visit;
+use cameo_profile::{Address, Event, Partition, PartitionCount};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use store::{Record, Store};
+
+/// Bytes that a visit counts for beyond its own: its place in the index and in the database.
+const OVERHEAD_BYTES: u64 = 160;
+/// Visits that are looked at for those that can go next: bounds the work of a round when they are all of few visitors.
+const LOOKED_AT: usize = 50_000;
+/// Default of [`SpoolConfig::max_bytes`]: some hours of a busy site's visits.
+pub const MAX_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// Where a spool is and how large it may grow.
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    /// Its directory; created when missing. It belongs to this node's checkpoint.
+    pub dir: PathBuf,
+    /// Bytes of visits it takes; further ones are refused as without a spool.
+    pub max_bytes: u64,
+}
+
+/// Why a spool cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The database cannot be opened or read.
+    #[error("the spool at {dir} cannot be used")]
+    Database {
+        /// Where.
+        dir: PathBuf,
+        /// Why.
+        source: fjall::Error,
+    },
+    /// What is in it is no visit of this log.
+    #[error(
+        "the spool at {dir} is damaged: {reason}; what it holds was acknowledged, so keep the files before removing it"
+    )]
+    Damaged {
+        /// Where.
+        dir: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A thread could not be started.
+    #[error("cannot start the thread of the spool")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Why a visit was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It holds as much as it may.
+    Full,
+    /// The disk does not take it, or not in time.
+    Disk,
+}
+
+/// A visit that is durable here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spooled {
+    /// The tntId that was made up when a visit of this event id came first.
+    pub(crate) first_tnt_id: Option<Box<str>>,
+}
+
+/// A visit to be taken.
+pub(crate) struct New<'v> {
+    pub(crate) partition: Partition,
+    pub(crate) visit: &'v Visit<'v>,
+}
+
+/// A visit as the index knows it.
+struct Held {
+    key: u128,
+    partition: Partition,
+    bytes: u64,
+    /// Of its client and home: visits of one visitor go one after the other.
+    visitor: u128,
+    made_up: Option<Box<str>>,
+}
+
+#[derive(Default)]
+struct Index {
+    by_key: HashMap<u128, u64>,
+    held: BTreeMap<u64, Held>,
+    bytes: u64,
+    next: u64,
+}
+
+/// The spool of a node.
+pub(crate) struct Spool {
+    index: Mutex<Index>,
+    /// Visits of each partition that are not applied.
+    waiting: Box<[AtomicU64]>,
+    /// Some came after an append whose outcome is not known: the log has to be read to its end before they are given to it.
+    doubt: AtomicBool,
+    store: Store,
+    max_bytes: u64,
+    /// Told when there is something to drain.
+    filled: Notify,
+    meters: Meters,
+}
+
+struct Meters {
+    visits: Gauge,
+    bytes: Gauge,
+    spooled: Counter,
+    drained: Counter,
+    refused: Counter,
+}
+
+impl Meters {
+    fn new() -> Self {
+        describe_gauge!("cameo_spool_visits", "Visits in the outage spool");
+        describe_gauge!("cameo_spool_bytes", "Bytes of the visits in the outage spool");
+        describe_counter!(
+            "cameo_spool_visits_total",
+            "Visits of the outage spool: spooled, drained into the log, refused"
+        );
+        let visits = |what: &'static str| counter!("cameo_spool_visits_total", "what" => what);
+        Self {
+            visits: gauge!("cameo_spool_visits"),
+            bytes: gauge!("cameo_spool_bytes"),
+            spooled: visits("spooled"),
+            drained: visits("drained"),
+            refused: visits("refused"),
+        }
+    }
+}
+
+/// How much there is, for `/readyz`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Level {
+    pub(crate) visits: usize,
+    pub(crate) bytes: u64,
+    pub(crate) max_bytes: u64,
+}
+
+/// What the fold takes for one event (`dedupe.rs` of the core), and its partition.
+fn key(partition: Partition, visit: &Visit<'_>) -> Option<u128> {
+    let home = if visit.generated { "" } else { visit.home };
+    Some(hash(partition, &[visit.client, home, visit.event_id?]))
+}
+
+fn hash(partition: Partition, parts: &[&str]) -> u128 {
+    let mut hash = Xxh3Default::new();
+    hash.update(&partition.0.to_le_bytes());
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.digest128()
+}
+
+fn held(partition: Partition, visit: &Visit<'_>, encoded: usize) -> Option<Held> {
+    let made_up = visit.generated.then(|| Address::from_canonical(visit.home).parts().1.into());
+    Some(Held {
+        key: key(partition, visit)?,
+        partition,
+        bytes: encoded as u64 + OVERHEAD_BYTES,
+        visitor: hash(partition, &[visit.client, visit.home]),
+        made_up,
+    })
+}
+
+impl Spool {
+    /// Opens it, or makes it. Before the replica reads the log: what it applies leaves the spool.
+    pub(crate) fn open(config: &SpoolConfig, partitions: PartitionCount) -> Result<Arc<Self>, SpoolError> {
+        let (store, records) = Store::open(&config.dir)?;
+        let damaged = |reason: String| SpoolError::Damaged { dir: config.dir.clone(), reason };
+        let mut index = Index::default();
+        let waiting: Box<[_]> = partitions.iter().map(|_| AtomicU64::new(0)).collect();
+        for record in records {
+            let record = record?;
+            let waits = waiting.get(record.partition.index());
+            let waits = waits.ok_or_else(|| damaged(format!("it has a visit of partition {}", record.partition)))?;
+            let event = Event::decode(&record.bytes).map_err(|error| damaged(error.to_string()))?;
+            let Event::Visit(visit) = &event else { return Err(damaged("it has something else than visits".into())) };
+            let held = held(record.partition, visit, record.bytes.len());
+            let held = held.ok_or_else(|| damaged("it has a visit without an event id".into()))?;
+            waits.fetch_add(1, Ordering::Relaxed);
+            index.add(record.seq, held);
+        }
+        let spool = Self {
+            index: Mutex::new(index),
+            waiting,
+            // Of what the process before appended nobody here knows the outcome.
+            doubt: AtomicBool::new(true),
+            store,
+            max_bytes: config.max_bytes,
+            filled: Notify::new(),
+            meters: Meters::new(),
+        };
+        let level = spool.level();
+        if level.visits > 0 {
+            tracing::warn!(
+                spool.visits = level.visits,
+                spool.bytes = level.bytes,
+                "visits of an outage are in the spool"
+            );
+            spool.filled.notify_one();
+        }
+        Ok(Arc::new(spool))
+    }
+
+    /// Whether visits of this partition have to go through it.
+    pub(crate) fn holds(&self, partition: Partition) -> bool {
+        self.waiting[partition.index()].load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        let index = self.index.lock();
+        let level = Level { visits: index.held.len(), bytes: index.bytes, max_bytes: self.max_bytes };
+        self.meters.visits.set(level.visits as f64);
+        self.meters.bytes.set(level.bytes as f64);
+        level
+    }
+
+    /// Takes visits, each with an event id and a time, in this order; done when they are durable. `in_doubt` says that the
+    /// log may have one of them already; `seen` whether the replica has applied one.
+    pub(crate) async fn put(
+        &self,
+        visits: &[New<'_>],
+        in_doubt: bool,
+        seen: impl Fn(&New<'_>) -> bool,
+    ) -> Vec<Result<Spooled, Refused>> {
+        // Before they are in the index: who finds them there must find this too.
+        if in_doubt {
+            self.doubt.store(true, Ordering::SeqCst);
+        }
+        let (mut results, mut records) = (Vec::with_capacity(visits.len()), Vec::new());
+        let first = {
+            let mut index = self.index.lock();
+            let first = index.held.is_empty();
+            for new in visits {
+                results.push(self.place(&mut index, new, &mut records));
+            }
+            first && !records.is_empty()
+        };
+        if first {
+            tracing::warn!("the log does not take visits: they go into the spool");
+        }
+        let seqs: Vec<_> = records.iter().map(|record: &Record| record.seq).collect();
+        // Also without records: what a visit is a copy of may be on its way to the disk.
+        if !self.store.add(records).await {
+            let mut index = self.index.lock();
+            for seq in &seqs {
+                self.remove(&mut index, *seq);
+            }
+            drop(index);
+            self.store.forget(&seqs);
+            self.meters.refused.increment(visits.len() as u64);
+            return visits.iter().map(|_| Err(Refused::Disk)).collect();
+        }
+        self.meters.spooled.increment(seqs.len() as u64);
+        self.meters.refused.increment(results.iter().filter(|result| result.is_err()).count() as u64);
+        for new in visits.iter().filter(|new| seen(new)) {
+            self.applied(new.partition, new.visit);
+        }
+        // Applied before it was written: then it was not there to be removed.
+        let gone: Vec<_> = {
+            let index = self.index.lock();
+            seqs.into_iter().filter(|seq| !index.held.contains_key(seq)).collect()
+        };
+        self.store.forget(&gone);
+        self.level();
+        self.filled.notify_one();
+        results
+    }
+
+    fn place(&self, index: &mut Index, new: &New<'_>, records: &mut Vec<Record>) -> Result<Spooled, Refused> {
+        let mut bytes = Vec::with_capacity(512);
+        Event::Visit(new.visit.clone()).encode(&mut bytes);
+        // One without an event id is never given here; to the caller it would be as if there were no spool.
+        let held = held(new.partition, new.visit, bytes.len()).ok_or(Refused::Disk)?;
+        if let Some(first) = index.by_key.get(&held.key).and_then(|seq| index.held.get(seq)) {
+            return Ok(Spooled { first_tnt_id: first.made_up.clone() });
+        }
+        if index.bytes + held.bytes > self.max_bytes {
+            return Err(Refused::Full);
+        }
+        let seq = index.next;
+        self.waiting[new.partition.index()].fetch_add(1, Ordering::AcqRel);
+        index.add(seq, held);
+        records.push(Record { seq, partition: new.partition, bytes });
+        Ok(Spooled { first_tnt_id: None })
+    }
+
+    /// The replica has applied a visit: called for each, under the lock of its partition.
+    pub(crate) fn applied(&self, partition: Partition, visit: &Visit<'_>) {
+        if !self.holds(partition) {
+            return;
+        }
+        let Some(key) = key(partition, visit) else { return };
+        let mut index = self.index.lock();
+        let Some(seq) = index.by_key.get(&key).copied() else { return };
+        self.remove(&mut index, seq);
+        let empty = index.held.is_empty();
+        drop(index);
+        self.store.forget(&[seq]);
+        self.meters.drained.increment(1);
+        if empty {
+            tracing::info!("the spool is empty: all of its visits are in the log");
+        }
+    }
+
+    fn remove(&self, index: &mut Index, seq: u64) {
+        let Some(held) = index.held.remove(&seq) else { return };
+        index.by_key.remove(&held.key);
+        index.bytes -= held.bytes;
+        self.waiting[held.partition.index()].fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Makes durable which visits have left. Blocks.
+    ///
+    /// # Errors
+    /// When the disk does not take it: then no checkpoint may be written.
+    pub(crate) fn flush(&self) -> Result<(), fjall::Error> {
+        self.store.flush()
+    }
+
+    /// The next visits for the log, at most so many: the first of each visitor, so that one that fails is overtaken by none
+    /// of its visitor's.
+    fn round(&self, most: usize) -> Vec<(u64, Partition)> {
+        let index = self.index.lock();
+        let mut visitors = HashSet::new();
+        let first = index.held.iter().take(LOOKED_AT).filter(|(_, held)| visitors.insert(held.visitor));
+        first.take(most).map(|(seq, held)| (*seq, held.partition)).collect()
+    }
+}
+
+impl Index {
+    fn add(&mut self, seq: u64, held: Held) {
+        self.next = self.next.max(seq + 1);
+        self.bytes += held.bytes;
+        self.by_key.insert(held.key, seq);
+        self.held.insert(seq, held);
+    }
+}
