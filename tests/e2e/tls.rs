@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Output;
 
 use cameo_nats::testing::Authority;
-use cameo_tests::cluster::Cluster;
+use cameo_tests::cluster::{Cluster, Plan};
 use cameo_tests::http::{Connection, Request};
 use cameo_tests::server::{Server, Setup};
 use cameo_tests::{admin, process, wait};
@@ -73,7 +73,7 @@ fn a_certificate_without_its_key_is_refused_at_start() {
 
 #[test]
 fn a_cluster_speaks_tls_everywhere() {
-    let Some(cluster) = Cluster::start_secured(1, 2) else { return };
+    let Some(cluster) = Cluster::planned(Plan { secured: true, ..Plan::of(1, 2) }) else { return };
     cluster.visit(0, "t1", "secured");
     let read = cluster.agreed(&["t1".to_owned()]);
     assert_eq!(read[0]["profileAttributes"]["last"]["value"], "secured", "{}", read[0]);

@@ -27,6 +27,29 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// that waits for one of two busy cores.
 pub const LEASE_SECONDS: u64 = 5;
 
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// NATS servers.
+    pub nats: usize,
+    /// Edges.
+    pub edges: usize,
+    /// Seconds of the auth lease.
+    pub lease_seconds: u64,
+    /// TLS everywhere: NATS asks every node for a certificate, and every node serves https.
+    pub secured: bool,
+    /// Edges have an outage spool.
+    pub spool: bool,
+}
+
+impl Plan {
+    /// So many NATS servers and edges, and nothing out of the ordinary.
+    #[must_use]
+    pub const fn of(nats: usize, edges: usize) -> Self {
+        Self { nats, edges, lease_seconds: LEASE_SECONDS, secured: false, spool: false }
+    }
+}
+
 /// NATS with a control plane and edges.
 pub struct Cluster {
     // Ended in this order.
@@ -38,7 +61,7 @@ pub struct Cluster {
     pub control: Option<Server>,
     /// NATS.
     pub nats: Servers,
-    lease_seconds: u64,
+    plan: Plan,
     runtime: tokio::runtime::Runtime,
     files: tempfile::TempDir,
 }
@@ -50,7 +73,7 @@ impl Cluster {
     /// When it does not come up.
     #[must_use]
     pub fn start(nats: usize, edges: usize) -> Option<Self> {
-        Self::start_with_lease(nats, edges, LEASE_SECONDS)
+        Self::planned(Plan::of(nats, edges))
     }
 
     /// As [`Self::start`], with another lease.
@@ -59,19 +82,15 @@ impl Cluster {
     /// When it does not come up.
     #[must_use]
     pub fn start_with_lease(nats: usize, edges: usize, lease_seconds: u64) -> Option<Self> {
-        Self::start_all(nats, edges, lease_seconds, false)
+        Self::planned(Plan { lease_seconds, ..Plan::of(nats, edges) })
     }
 
-    /// As [`Self::start`], with TLS everywhere: NATS asks every node for a certificate, and every node serves https.
+    /// As [`Self::start`], by a plan.
     ///
     /// # Panics
     /// When it does not come up.
     #[must_use]
-    pub fn start_secured(nats: usize, edges: usize) -> Option<Self> {
-        Self::start_all(nats, edges, LEASE_SECONDS, true)
-    }
-
-    fn start_all(nats: usize, edges: usize, lease_seconds: u64, secured: bool) -> Option<Self> {
+    pub fn planned(plan: Plan) -> Option<Self> {
         let runtime = tokio::runtime::Runtime::new().expect("threads");
         // As deployed: everybody may do what they must, and no more.
         let passwords =
@@ -81,10 +100,10 @@ impl Cluster {
         let configuration = format!("{}{accounts}", passwords.concat());
         let user = Some(("control-1", PASSWORD));
         let servers = runtime.block_on(async {
-            if secured {
-                Servers::start_secured(nats, &configuration, user).await
+            if plan.secured {
+                Servers::start_secured(plan.nats, &configuration, user).await
             } else {
-                Servers::start_with(nats, &configuration, user).await
+                Servers::start_with(plan.nats, &configuration, user).await
             }
         })?;
         let files = tempfile::tempdir().expect("a temporary directory");
@@ -97,8 +116,8 @@ impl Cluster {
         secret("signing.key", SIGNING_KEY);
         secret("admin.password", ADMIN_PASSWORD);
         secret("nats.password", PASSWORD);
-        let mut cluster =
-            Self { edges: Vec::new(), gateway: None, control: None, nats: servers, lease_seconds, runtime, files };
+        let edges = plan.edges;
+        let mut cluster = Self { edges: Vec::new(), gateway: None, control: None, nats: servers, plan, runtime, files };
         // All at once, as compose does: who needs another waits for it.
         let starting: Vec<_> = (0..edges).map(|n| cluster.edge_setup(n).spawn()).collect();
         let gateway = cluster.gateway_setup().spawn();
@@ -114,7 +133,7 @@ impl Cluster {
     }
 
     fn common(&self, node: &str) -> Vec<String> {
-        let lease = self.lease_seconds.to_string();
+        let lease = self.plan.lease_seconds.to_string();
         let urls = self.nats.urls().join(",");
         let password = self.files.path().join("nats.password");
         let password = password.to_string_lossy();
@@ -145,6 +164,10 @@ impl Cluster {
     fn edge_setup(&self, n: usize) -> Setup {
         let mut arguments = self.common(&format!("edge-{}", n + 1));
         arguments.extend(["--control-key", CONTROL_KEY, "--checkpoint-seconds", "1"].map(str::to_owned));
+        if self.plan.spool {
+            let dir = self.files.path().join(format!("edge-{n}-spool"));
+            arguments.extend(["--spool".to_owned(), dir.to_string_lossy().into_owned()]);
+        }
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         self.secured(Setup::at(&self.files.path().join(format!("edge-{n}"))).role("edge").with(&arguments))
     }
@@ -184,6 +207,18 @@ impl Cluster {
         if let Some(edge) = self.edges[n].take() {
             edge.kill();
         }
+    }
+
+    /// Starts an edge again, and does not wait: it may need NATS, which is not there.
+    pub fn respawn_edge(&mut self, n: usize) {
+        self.edges[n] = Some(self.edge_setup(n).spawn());
+    }
+
+    /// Waits until an edge says that it is ready.
+    pub fn edge_is_ready(&self, n: usize) {
+        wait::until("an edge that is ready", || {
+            self.edge(n).try_get("/readyz").is_ok_and(|answer| answer.status == 200).then_some(())
+        });
     }
 
     /// Starts an edge again, with what it has on disk.

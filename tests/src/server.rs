@@ -250,6 +250,14 @@ impl Server {
         }
     }
 
+    /// GET, of a server that may not be there.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn try_get(&self, path: &str) -> std::io::Result<Response> {
+        self.open()?.send(&Request::get(path))
+    }
+
     /// GET.
     pub fn get(&self, path: &str) -> Response {
         self.send(&Request::get(path))

@@ -60,6 +60,7 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
             checkpoint_every: config.checkpoint_every,
             // The streams are shortened by whoever may, once snapshots have what is in them.
             retention: None,
+            spool: config.spool.clone(),
             draining: Arc::clone(&draining),
             metrics: Some(metrics),
         };

@@ -355,6 +355,11 @@ impl<L: EventLog> Replica<L> {
         self.inner.log.silence()
     }
 
+    /// For how long nothing has been heard from what this partition's log is in.
+    pub(crate) fn silence_of(&self, partition: Partition) -> Duration {
+        self.inner.log.silence_of(partition)
+    }
+
     /// Reads a partition as it is now.
     ///
     /// # Errors

@@ -115,7 +115,7 @@ pub(crate) struct Spool {
     index: Mutex<Index>,
     /// Visits of each partition that are not applied.
     waiting: Box<[AtomicU64]>,
-    /// Some came after an append whose outcome is not known: the log has to be read to its end before they are given to it.
+    /// Some came while the log was not heard from: it has to be read to its end before they are given to it.
     doubt: AtomicBool,
     store: Store,
     max_bytes: u64,
@@ -240,7 +240,7 @@ impl Spool {
     }
 
     /// Takes visits, each with an event id and a time, in this order; done when they are durable. `in_doubt` says that the
-    /// log may have one of them already; `seen` whether the replica has applied one.
+    /// log is not heard from, and may have one of them already; `seen` whether the replica has applied one.
     pub(crate) async fn put(
         &self,
         visits: &[New<'_>],

@@ -316,6 +316,10 @@ impl EventLog for JetStreamLog {
         self.0.streams.iter().map(|stream| stream.watch.seen().at.elapsed()).max().unwrap_or_default()
     }
 
+    fn silence_of(&self, partition: Partition) -> Duration {
+        self.0.streams[self.0.stream_of(partition)].watch.seen().at.elapsed()
+    }
+
     async fn append(&self, frames: Vec<(Partition, Bytes)>) -> Vec<Result<Position, AppendError>> {
         if let Some(what) = unfit(&frames, self.0.partitions) {
             return vec![Err(AppendError::Unavailable(what.into())); frames.len()];

@@ -115,6 +115,11 @@ pub trait EventLog: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// The same for what one partition is in: a part of the log that is silent leaves the others alone.
+    fn silence_of(&self, _partition: Partition) -> Duration {
+        self.silence()
+    }
+
     /// Appends a group; one result per frame, in order. May block its thread: call it from a thread of one's own.
     ///
     /// The frames of one partition land as a prefix of what was given: once one of them has failed, no later one of

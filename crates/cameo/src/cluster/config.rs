@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use cameo_auth::lease::{LEASE_DEFAULT, LEASE_SECONDS};
 use cameo_auth::seal::Verifying;
+use cameo_edge::{SPOOL_BYTES_DEFAULT, SpoolConfig};
 use cameo_http::tls::TlsFiles;
 use cameo_nats::NatsOptions;
 use cameo_profile::PartitionCount;
@@ -99,6 +100,13 @@ pub(crate) struct EdgeArgs {
     /// Seconds between checkpoints, 1–3600 [default: 5]
     #[arg(long, env = "CAMEO_CHECKPOINT_SECONDS", value_name = "SECONDS")]
     checkpoint_seconds: Option<u64>,
+    /// Directory for visits that come while the log does not take any: they are answered 202, and go into the log when it
+    /// is back. It belongs to this node's data; without one they are answered 503
+    #[arg(long, env = "CAMEO_SPOOL", value_name = "DIR")]
+    spool: Option<PathBuf>,
+    /// Most bytes of visits in the spool; further ones are answered 503 [default: 1073741824]
+    #[arg(long, env = "CAMEO_SPOOL_MAX_BYTES", value_name = "BYTES")]
+    spool_max_bytes: Option<u64>,
 }
 
 /// What a gateway is told.
@@ -179,6 +187,7 @@ pub(crate) struct EdgeConfig {
     pub(crate) common: Common,
     pub(crate) control_key: Verifying,
     pub(crate) checkpoint_every: Duration,
+    pub(crate) spool: Option<SpoolConfig>,
 }
 
 /// What holds for a gateway.
@@ -297,13 +306,20 @@ impl EdgeArgs {
         if self.control_key.is_none() && self.control_key_file.is_none() {
             or_file!(self, file: control_key control_key_file);
         }
-        or_file!(self, file: checkpoint_seconds);
+        or_file!(self, file: checkpoint_seconds spool spool_max_bytes);
         self.common.or(file.common);
         let common = self.common.resolve()?;
         let control_key = control_key(self.control_key, self.control_key_file.as_deref())?;
         let checkpoint_seconds = self.checkpoint_seconds.unwrap_or(5);
         ensure!((1..=3600).contains(&checkpoint_seconds), "checkpoint_seconds is 1 to 3600, not {checkpoint_seconds}");
-        Ok(EdgeConfig { common, control_key, checkpoint_every: Duration::from_secs(checkpoint_seconds) })
+        let max_bytes = self.spool_max_bytes.unwrap_or(SPOOL_BYTES_DEFAULT);
+        ensure!(max_bytes >= 1 << 20, "spool_max_bytes is a megabyte or more, not {max_bytes}");
+        let spool = self.spool.map(|dir| SpoolConfig { dir, max_bytes });
+        ensure!(
+            spool.is_some() || self.spool_max_bytes.is_none(),
+            "spool_max_bytes says how large the spool may be: it needs --spool, its directory"
+        );
+        Ok(EdgeConfig { common, control_key, checkpoint_every: Duration::from_secs(checkpoint_seconds), spool })
     }
 }
 
@@ -405,6 +421,8 @@ mod tests {
         assert!(failure(&good.replace("nats =", "nats_user = \"x\"\nnats =")).contains("--nats-password-file"));
         assert!(failure(&good.replace(KEY, "00")).contains("64 hexadecimal digits"));
         assert!(failure(&format!("{good}drain_seconds = 301")).contains("0 to 300"));
+        assert!(failure(&format!("{good}spool_max_bytes = 2000000")).contains("needs --spool"));
+        assert!(failure(&format!("{good}spool = \"s\"\nspool_max_bytes = 2")).contains("a megabyte or more"));
         assert!(failure(&format!("{good}nats_ca = \"/none/such\"")).contains("cannot read /none/such"));
     }
 }

@@ -17,7 +17,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 
 use super::visit::{Fields, Text, Value, VisitRequest};
-use super::{App, write};
+use super::{App, HEARD_WITHIN, write};
 use crate::replica::{Answer, Render, SubmitError};
 use cameo_http::{Family, Refusal, body, query};
 
@@ -32,7 +32,17 @@ struct Sent<'b> {
     slot: Result<usize, Refusal>,
     placed: Option<Placed>,
     /// Kept for the spool, where there is one.
-    visit: Option<VisitRequest<'b>>,
+    visit: Option<(VisitRequest<'b>, Way)>,
+}
+
+/// Which way a visit takes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Log,
+    /// Into the spool, so as not to overtake those that wait there: the log itself may be well.
+    Behind,
+    /// Into the spool, as the log is not heard from.
+    Silent,
 }
 
 /// Where a visit goes.
@@ -119,18 +129,18 @@ async fn take<L: EventLog>(
     for visit in decoded.visits {
         let added = visit.and_then(|visit| {
             let placed = place(app, client, &visit, now_ms)?;
-            // None overtakes what is in the spool.
-            if !app.spool.as_ref().is_some_and(|spool| spool.holds(placed.partition)) {
+            let way = way(app, placed.partition);
+            if way == Way::Log {
                 with_event(client, &visit, &placed, None, |event| call.add(placed.partition, event, render));
             } else {
                 call.skip();
             }
-            Ok((placed, visit))
+            Ok((placed, visit, way))
         });
         sent.push(match added {
-            Ok((placed, visit)) => {
+            Ok((placed, visit, way)) => {
                 slots += 1;
-                let visit = app.spool.is_some().then_some(visit);
+                let visit = app.spool.is_some().then_some((visit, way));
                 Sent { slot: Ok(slots - 1), placed: Some(placed), visit }
             }
             Err(refusal) => Sent { slot: Err(refusal), placed: None, visit: None },
@@ -145,6 +155,14 @@ async fn take<L: EventLog>(
         return one(app, sent, became);
     }
     Ok(many(app, sent, became))
+}
+
+fn way<L: EventLog>(app: &App<L>, partition: Partition) -> Way {
+    let Some(spool) = &app.spool else { return Way::Log };
+    if app.replica.silence_of(partition) > HEARD_WITHIN {
+        return Way::Silent;
+    }
+    if spool.holds(partition) { Way::Behind } else { Way::Log }
 }
 
 /// Why a visit that came by another way than a request was not taken.

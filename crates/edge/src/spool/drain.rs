@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cameo_eventlog::EventLog;
-use cameo_profile::Event;
+use cameo_profile::{Event, Partition};
 
 use super::Spool;
-use crate::replica::{Replica, SubmitError};
+use crate::replica::Replica;
 
 /// Visits given to the log at a time: some frames of each partition.
 const ROUND: usize = 2000;
@@ -23,8 +23,9 @@ pub(crate) async fn drain<L: EventLog>(spool: Arc<Spool>, replica: Arc<Replica<L
             continue;
         }
         if spool.doubt.swap(false, Ordering::SeqCst) {
-            // An append of unknown outcome, of this process or the one before, may be in the log: then the replica comes
-            // past it, and the visit leaves the spool. One that stopped says why elsewhere.
+            // The log may have one of the visits: of an append that was never answered, also of the process before, or of
+            // another node that its caller turned to. Then the replica comes past it, and the visit leaves the spool. A
+            // partition that has stopped says why elsewhere.
             if !replica.catch_up_afresh().await {
                 spool.doubt.store(true, Ordering::SeqCst);
                 tokio::time::sleep(AGAIN).await;
@@ -43,7 +44,7 @@ pub(crate) async fn drain<L: EventLog>(spool: Arc<Spool>, replica: Arc<Replica<L
 }
 
 /// Whether all of them are applied.
-async fn give<L: EventLog>(spool: &Spool, replica: &Replica<L>, round: &[(u64, cameo_profile::Partition)]) -> bool {
+async fn give<L: EventLog>(spool: &Spool, replica: &Replica<L>, round: &[(u64, Partition)]) -> bool {
     let mut call = replica.start_call(round.len());
     let mut complete = true;
     for (seq, partition) in round {
@@ -65,17 +66,11 @@ async fn give<L: EventLog>(spool: &Spool, replica: &Replica<L>, round: &[(u64, c
         }
     }
     for answer in call.wait().await {
-        match answer {
-            Ok(_) => {}
-            Err(SubmitError::Unknown(why)) => {
-                tracing::debug!(why, "what became of visits of the spool is not known; the log will tell");
-                spool.doubt.store(true, Ordering::SeqCst);
-                complete = false;
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the log does not take the spool's visits yet");
-                complete = false;
-            }
+        if let Err(error) = answer {
+            // Also when this one is certainly not stored: a log that was away may have the same event from another node.
+            tracing::debug!(%error, "the log did not take a visit of the spool");
+            spool.doubt.store(true, Ordering::SeqCst);
+            complete = false;
         }
     }
     complete

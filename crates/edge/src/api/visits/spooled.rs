@@ -3,7 +3,7 @@
 use cameo_eventlog::EventLog;
 use cameo_profile::{ClientCode, Event};
 
-use super::{App, Became, Sent, with_event};
+use super::{App, Became, Sent, Way, with_event};
 use crate::replica::{Answer, SubmitError};
 use crate::spool::{New, Spool, Spooled};
 
@@ -21,13 +21,15 @@ pub(super) async fn fall_back<L: EventLog>(
 ) -> Vec<Result<Became, SubmitError>> {
     let taken: Vec<_> = sent.iter().filter_map(|sent| Some((sent.placed.as_ref()?, sent.visit.as_ref()?))).collect();
     let (mut encoded, mut in_doubt) = (Vec::new(), false);
-    for (slot, (answer, (placed, visit))) in answers.iter().zip(taken).enumerate() {
-        let doubtful = match answer {
-            Err(SubmitError::Unavailable(_)) => false,
+    for (slot, (answer, (placed, (visit, way)))) in answers.iter().zip(taken).enumerate() {
+        match answer {
+            Err(SubmitError::Unavailable(_)) => {}
             // Without an id of its own a second copy would count.
-            Err(SubmitError::Unknown(_)) if visit.event_id().is_some() => true,
+            Err(SubmitError::Unknown(_)) if visit.event_id().is_some() => {}
             _ => continue,
-        };
+        }
+        // The log has it, perhaps, or what another node appended of the same event: it is not heard from.
+        in_doubt |= *way != Way::Behind;
         let made_up = match visit.event_id() {
             Some(_) => None,
             None => match made_up() {
@@ -35,7 +37,6 @@ pub(super) async fn fall_back<L: EventLog>(
                 None => continue,
             },
         };
-        in_doubt |= doubtful;
         let mut bytes = Vec::with_capacity(512);
         let with = Some((made_up.as_deref().unwrap_or_default(), now_ms));
         with_event(client, visit, placed, with, |event| event.encode(&mut bytes));
