@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod browser;
 pub mod cluster;
+pub mod compose;
 pub mod http;
 pub mod needs;
 pub mod process;

@@ -6,6 +6,8 @@ pub const TMPFS: &str = "tmpfs";
 pub const BROWSER: &str = "browser";
 /// A NATS server that tests can start: `CAMEO_NATS_SERVER`.
 pub const NATS: &str = "nats";
+/// Docker with Compose, and images for `docker-compose.yml`: real ones, or stand-ins built here.
+pub const DOCKER: &str = "docker";
 /// The whole real access log lies beside the repository.
 pub const ACCESS_LOG: &str = "access-log";
 

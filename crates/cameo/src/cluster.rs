@@ -6,6 +6,7 @@
 pub(crate) mod config;
 mod ledger;
 mod operations;
+mod streams;
 mod upstream;
 mod visits;
 
@@ -145,6 +146,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         let upstream =
             upstream::router(&config.edge_url, &config.gateway_url, config.node_ca.as_deref(), sealer.clone())?;
         let (admin, _) = cameo_control::router(&plane, Upstream::new(upstream));
+        tokio::spawn(streams::measure(nats.clone()));
         let draining = Arc::new(AtomicBool::new(false));
         let operations = operations::router(node.verifier(), Arc::clone(&draining), metrics);
         let mut description = cameo_control::openapi();

@@ -5,6 +5,7 @@ mod admin;
 mod bench;
 mod bulk;
 mod clf;
+mod health;
 mod import;
 mod profile;
 mod visit;
@@ -69,6 +70,8 @@ enum Command {
     Audit(admin::AuditArgs),
     /// Measure visits and reads against a server: throughput and latency percentiles
     Bench(Box<bench::BenchArgs>),
+    /// Ask a server whether it is ready: 0 yes, 1 not now, 3 it does not answer
+    Health(health::HealthArgs),
 }
 
 /// Where a client command goes.
@@ -132,6 +135,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Client(command) => on_runtime(admin::client(command)),
         Command::Audit(args) => on_runtime(admin::audit(args)),
         Command::Bench(args) => on_runtime(bench::run(*args)),
+        Command::Health(args) => on_runtime(health::run(args)),
     };
     match done {
         Ok(Done::Whole) => ExitCode::SUCCESS,

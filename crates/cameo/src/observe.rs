@@ -39,3 +39,29 @@ pub(crate) fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         .install_recorder()
         .context("cannot start recording metrics")
 }
+
+/// Tells how much memory the process holds, where the system says so (Linux).
+pub(crate) fn measure_memory() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(bytes) = resident_bytes(&status) {
+        metrics::describe_gauge!("cameo_memory_bytes", "Memory that the process holds (resident set)");
+        metrics::gauge!("cameo_memory_bytes").set(bytes as f64);
+    }
+}
+
+/// `VmRSS` of proc_pid_status(5), which is in units of 1024 bytes.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_in_kilobytes() {
+        assert_eq!(resident_bytes("Name:\tcameo\nVmRSS:\t   20480 kB\nThreads:\t4\n"), Some(20_971_520));
+        assert_eq!(resident_bytes("Name:\tcameo\n"), None);
+    }
+}

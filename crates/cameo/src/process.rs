@@ -28,6 +28,7 @@ pub(crate) fn run(
         let kept = metrics.clone();
         tokio::spawn(async move {
             loop {
+                observe::measure_memory();
                 tokio::time::sleep(METRICS_UPKEEP).await;
                 kept.run_upkeep();
             }

@@ -158,6 +158,14 @@ impl Client {
         self.transport.send(Call::new(Method::DELETE, self.profile_path(kind, id))).await.map(drop)
     }
 
+    /// Asks the server whether it may be sent requests, once.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with status 503 and the server's reasons when it may not.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.transport.send(Call::new(Method::GET, "/readyz".into())).await.map(drop)
+    }
+
     /// Counters and state of a batch.
     ///
     /// # Errors

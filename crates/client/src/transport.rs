@@ -236,10 +236,14 @@ fn describe(error: &dyn std::error::Error) -> String {
     deepest.to_string()
 }
 
-/// The server's words: of a problem, of `{status, message}`, of XML, or as they are.
+/// The server's words: of a problem, of `{status, message}`, of `/readyz`, of XML, or as they are.
 fn message(reply: &Reply) -> String {
     let text = String::from_utf8_lossy(&reply.body);
     let of_json = serde_json::from_str::<Value>(&text).ok().and_then(|json| {
+        if let Some(reasons) = json.get("reasons").and_then(Value::as_array) {
+            let reasons: Vec<_> = reasons.iter().filter_map(Value::as_str).collect();
+            return Some(format!("not ready: {}", reasons.join("; ")));
+        }
         let found = json.get("detail").or_else(|| json.get("message"))?.as_str()?;
         Some(found.to_owned())
     });
@@ -290,6 +294,7 @@ mod tests {
         };
         assert_eq!(of("{\"detail\":\"a\",\"status\":400}"), "a");
         assert_eq!(of("{\"status\":404,\"message\":\"b\"}"), "b");
+        assert_eq!(of("{\"status\":\"not ready\",\"reasons\":[\"d\",\"e\"]}"), "not ready: d; e");
         assert_eq!(of("<response><success>false</success><message>c &lt;d&gt;</message></response>"), "c <d>");
         assert_eq!(of("plain"), "plain");
         assert_eq!(of(""), "Bad Request");

