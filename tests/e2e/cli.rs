@@ -44,6 +44,16 @@ fn file(name: &str, contents: &[u8]) -> (tempfile::TempDir, String) {
 }
 
 #[test]
+fn health_says_by_its_exit_code_whether_a_server_is_ready() {
+    let server = Server::start();
+    let ready = run(&server, &["health"]);
+    assert!(ready.status.success() && said(&ready).contains("ready"), "{}", said(&ready));
+    let url = server.url();
+    server.kill();
+    assert_exit(&process::run(&["health", "--url", &url]), UNREACHABLE);
+}
+
+#[test]
 fn visits_and_profiles_by_hand() {
     let server = Server::start();
     let sent = json_of(&server, &["visit", "send", "--tnt-id", "c1", "--session", "s1", "--profile", "plan=gold"]);

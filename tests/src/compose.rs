@@ -74,9 +74,13 @@ impl Compose {
     fn build(&self) {
         let context = tempfile::tempdir().expect("a temporary directory");
         done(Command::new("strip").arg("-o").arg(context.path().join("cameo")).arg(process::binary()));
-        let dockerfile = process::workspace().join("deploy/Dockerfile");
-        let mut build = docker(&["build", "--target", "prebuilt", "--tag", &self.image(), "--file"]);
-        done(build.arg(dockerfile).arg(context.path()));
+        let deploy = process::workspace().join("deploy");
+        let base = format!("{}-base", self.image());
+        let mut build = docker(&["build", "--target", "base", "--tag", &base, "--file"]);
+        done(build.arg(deploy.join("Dockerfile")).arg(context.path()));
+        let base = format!("BASE={base}");
+        let mut build = docker(&["build", "--build-arg", &base, "--tag", &self.image(), "--file"]);
+        done(build.arg(deploy.join("stand-ins/Dockerfile")).arg(context.path()));
     }
 
     fn image(&self) -> String {
@@ -242,7 +246,7 @@ impl Drop for Compose {
             eprintln!("--- what the containers said:\n{}---", logs(&self.project));
         }
         remove(&self.project);
-        let _ = docker(&["image", "rm", "--force", &self.image()]).output();
+        let _ = docker(&["image", "rm", "--force", &self.image(), &format!("{}-base", self.image())]).output();
     }
 }
 
