@@ -16,6 +16,7 @@ mod pages;
 mod pipes;
 mod profile_api;
 mod restart;
+mod snapshots;
 mod spool;
 mod tls;
 mod tokens;

@@ -27,6 +27,15 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// that waits for one of two busy cores.
 pub const LEASE_SECONDS: u64 = 5;
 
+/// Flags that a test adds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flags {
+    /// Of every edge.
+    pub edge: &'static [&'static str],
+    /// Of the control plane.
+    pub control: &'static [&'static str],
+}
+
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -40,13 +49,22 @@ pub struct Plan {
     pub secured: bool,
     /// Edges have an outage spool.
     pub spool: bool,
+    /// Further flags.
+    pub flags: Flags,
 }
 
 impl Plan {
     /// So many NATS servers and edges, and nothing out of the ordinary.
     #[must_use]
     pub const fn of(nats: usize, edges: usize) -> Self {
-        Self { nats, edges, lease_seconds: LEASE_SECONDS, secured: false, spool: false }
+        Self {
+            nats,
+            edges,
+            lease_seconds: LEASE_SECONDS,
+            secured: false,
+            spool: false,
+            flags: Flags { edge: &[], control: &[] },
+        }
     }
 }
 
@@ -168,6 +186,7 @@ impl Cluster {
             let dir = self.files.path().join(format!("edge-{n}-spool"));
             arguments.extend(["--spool".to_owned(), dir.to_string_lossy().into_owned()]);
         }
+        arguments.extend(self.plan.flags.edge.iter().map(|flag| (*flag).to_owned()));
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         self.secured(Setup::at(&self.files.path().join(format!("edge-{n}"))).role("edge").with(&arguments))
     }
@@ -186,6 +205,7 @@ impl Cluster {
         arguments.extend(["--admin-password-file".to_owned(), file("admin.password")]);
         arguments.extend(["--log-replicas".to_owned(), self.nats.count().to_string()]);
         arguments.extend(["--edge-url", edge_url, "--gateway-url", gateway_url].map(str::to_owned));
+        arguments.extend(self.plan.flags.control.iter().map(|flag| (*flag).to_owned()));
         if let Some(authority) = self.nats.authority() {
             arguments.extend(["--node-ca".to_owned(), authority.ca().to_string_lossy().into_owned()]);
         }
@@ -224,6 +244,32 @@ impl Cluster {
     /// Starts an edge again, with what it has on disk.
     pub fn restart_edge(&mut self, n: usize) {
         self.edges[n] = Some(self.edge_setup(n).start());
+    }
+
+    /// Starts an edge that was never there before, or has lost its disk.
+    ///
+    /// # Panics
+    /// When it does not come up, or its directory cannot be emptied.
+    pub fn join_edge(&mut self, n: usize) {
+        self.kill_edge(n);
+        let setup = self.edge_setup(n);
+        if setup.data().exists() {
+            std::fs::remove_dir_all(setup.data()).expect("a directory can be removed");
+        }
+        self.edges.resize_with(self.edges.len().max(n + 1), || None);
+        self.edges[n] = Some(setup.start());
+    }
+
+    /// The first message that a stream holds.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    #[must_use]
+    pub fn first_of(&self, stream: &str) -> u64 {
+        self.runtime.block_on(async {
+            let nats = self.nats.connect("test").await;
+            nats.stream_info(stream).await.expect("JetStream answers").expect("the stream is there").first
+        })
     }
 
     /// Calls the admin API as its first admin.

@@ -6,6 +6,7 @@
 pub(crate) mod config;
 mod ledger;
 mod operations;
+mod retention;
 mod streams;
 mod upstream;
 mod visits;
@@ -22,11 +23,12 @@ use cameo_auth::node::NodeStatus;
 use cameo_auth::seal::Verifying;
 use cameo_auth::{Node, NodeConfig};
 use cameo_control::{LocalAudit, Plane, PlaneConfig, Upstream};
-use cameo_edge::{Edge, EdgeConfig, Replica};
+use cameo_edge::{Edge, EdgeConfig, Replica, SnapshotConfig};
 use cameo_eventlog::{JetStreamLog, JetStreamOptions};
 use cameo_gateway::Gateway;
 use cameo_http::tls::Tls;
 use cameo_nats::{ConnectError, Nats};
+use cameo_snapshot::{Objects, Store};
 use tokio::net::TcpListener;
 
 use crate::ledger::ReplicaLedger;
@@ -59,7 +61,15 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
             auth: node.verifier(),
             checkpoint_dir: common.data_dir.join("checkpoint"),
             checkpoint_every: config.checkpoint_every,
-            // The streams are shortened by whoever may, once snapshots have what is in them.
+            snapshots: Some(SnapshotConfig {
+                store: Store::Objects(Objects::new(&nats, NAME)),
+                every: config.snapshot_every,
+                node: common.nats.name.clone(),
+                work_dir: common.data_dir.join("snapshots.tmp"),
+                // The control plane does, as edges may not.
+                removes: false,
+            }),
+            // As above, once snapshots have what is in the streams.
             retention: None,
             spool: config.spool.clone(),
             draining: Arc::clone(&draining),
@@ -127,6 +137,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         };
         // A cluster that was just started has no leaders yet.
         made("the streams of the log", async || JetStreamLog::create(&nats, &log).await).await?;
+        made("the store of snapshots", async || Objects::create(&nats, NAME, log.replicas).await).await?;
         made("the queue of visits", async || visits::create(&nats, NAME, log.replicas).await).await?;
         made("the control bucket", async || NatsBucket::create(&nats, NAME, log.replicas).await).await?;
         let bucket = wait_for("the control bucket", async || NatsBucket::open(&nats, NAME).await).await?;
@@ -143,6 +154,8 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         }
         let made_up = plane.ensure_admin(config.admin_password.as_ref().map(|password| password.0.clone())).await?;
         let node = start_node(common, &nats, "control", sealer.verifying(), NodeStatus::default).await?;
+        let shortened = wait_for("the streams of the log", async || JetStreamLog::open(&nats, NAME).await).await?;
+        tokio::spawn(retention::keep(shortened, Objects::new(&nats, NAME), config.retention));
         let upstream =
             upstream::router(&config.edge_url, &config.gateway_url, config.node_ca.as_deref(), sealer.clone())?;
         let (admin, _) = cameo_control::router(&plane, Upstream::new(upstream));

@@ -18,6 +18,9 @@ use zeroize::Zeroizing;
 /// What is logged unless told otherwise: the libraries under the checkpoint tell their steps at `info`.
 pub(crate) const LOG: &str = "info,fjall=warn,lsm_tree=warn,async_nats=warn";
 
+/// How old snapshots of a single process become by default: they only matter when its checkpoint is lost.
+const SNAPSHOT_SECONDS: u64 = 3600;
+
 /// What can be given on the command line or in the environment.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct StandaloneArgs {
@@ -48,7 +51,13 @@ pub(crate) struct StandaloneArgs {
     /// Seconds between checkpoints, 1–3600 [default: 5]
     #[arg(long, env = "CAMEO_CHECKPOINT_SECONDS", value_name = "SECONDS")]
     pub(crate) checkpoint_seconds: Option<u64>,
-    /// Days that the log keeps what every checkpoint has, 0–3650 [default: 30]
+    /// Seconds after which a partition gets a new snapshot, 1–86400; 0: none is taken unasked [default: 3600]
+    #[arg(long, env = "CAMEO_SNAPSHOT_SECONDS", value_name = "SECONDS")]
+    pub(crate) snapshot_seconds: Option<u64>,
+    /// Directory for snapshots, best on another disk [default: DATA_DIR/snapshots]
+    #[arg(long, env = "CAMEO_SNAPSHOT_DIR", value_name = "DIR")]
+    pub(crate) snapshot_dir: Option<PathBuf>,
+    /// Days that the log keeps what checkpoint and snapshots have, 0–3650 [default: 30]
     #[arg(long, env = "CAMEO_RETENTION_DAYS", value_name = "DAYS")]
     pub(crate) retention_days: Option<u64>,
     /// Seconds for which a node may judge tokens after it last proved to know the latest, 1–60 [default: 10]
@@ -117,6 +126,8 @@ struct File {
     partitions: Option<u32>,
     durability: Option<DurabilityArg>,
     checkpoint_seconds: Option<u64>,
+    snapshot_seconds: Option<u64>,
+    snapshot_dir: Option<PathBuf>,
     retention_days: Option<u64>,
     auth_lease_seconds: Option<u64>,
     admin_password: Option<Hidden>,
@@ -154,6 +165,9 @@ pub(crate) struct Standalone {
     pub(crate) partitions: Option<PartitionCount>,
     pub(crate) durability: DurabilityArg,
     pub(crate) checkpoint_every: Duration,
+    /// Zero: no snapshot is taken unasked.
+    pub(crate) snapshot_every: Duration,
+    pub(crate) snapshot_dir: PathBuf,
     pub(crate) retention: Duration,
     pub(crate) auth_lease: Duration,
     pub(crate) admin_password: Option<Hidden>,
@@ -192,8 +206,9 @@ impl StandaloneArgs {
         }
         let checkpoint_seconds = self.checkpoint_seconds.or(file.checkpoint_seconds).unwrap_or(5);
         ensure!((1..=3600).contains(&checkpoint_seconds), "checkpoint_seconds is 1 to 3600, not {checkpoint_seconds}");
-        let retention_days = self.retention_days.or(file.retention_days).unwrap_or(30);
-        ensure!(retention_days <= 3650, "retention_days is 0 to 3650, not {retention_days}");
+        let snapshot_every = snapshot_every(self.snapshot_seconds.or(file.snapshot_seconds), SNAPSHOT_SECONDS)?;
+        let retention = retention(self.retention_days.or(file.retention_days))?;
+        let data_dir = self.data_dir.or(file.data_dir).unwrap_or_else(|| "./data".into());
         let lease_seconds = self.auth_lease_seconds.or(file.auth_lease_seconds).unwrap_or(LEASE_DEFAULT.as_secs());
         ensure!(LEASE_SECONDS.contains(&lease_seconds), "auth_lease_seconds is 1 to 60, not {lease_seconds}");
         let tls = match (self.tls_cert, self.tls_key) {
@@ -203,12 +218,14 @@ impl StandaloneArgs {
         Ok(Standalone {
             tls,
             listen: self.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
-            data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| "./data".into()),
+            snapshot_dir: self.snapshot_dir.or(file.snapshot_dir).unwrap_or_else(|| data_dir.join("snapshots")),
+            data_dir,
             clients,
             partitions: self.partitions.or(file.partitions).map(PartitionCount::new).transpose()?,
             durability: self.durability.or(file.durability).unwrap_or(DurabilityArg::Fsync),
             checkpoint_every: Duration::from_secs(checkpoint_seconds),
-            retention: Duration::from_secs(retention_days * 86_400),
+            snapshot_every,
+            retention,
             auth_lease: Duration::from_secs(lease_seconds),
             admin_password: self.admin_password.or(file.admin_password),
             log_format: self.log_format.or(file.log_format).unwrap_or(LogFormat::Human),
@@ -224,6 +241,20 @@ pub(crate) fn tls_files(certificate: Option<PathBuf>, key: Option<PathBuf>) -> a
         (None, None) => Ok(None),
         _ => bail!("tls_cert and tls_key go together"),
     }
+}
+
+/// How old a partition's newest snapshot becomes; zero: none is taken unasked.
+pub(crate) fn snapshot_every(seconds: Option<u64>, default: u64) -> anyhow::Result<Duration> {
+    let seconds = seconds.unwrap_or(default);
+    ensure!(seconds <= 86_400, "snapshot_seconds is 0 to 86400, not {seconds}");
+    Ok(Duration::from_secs(seconds))
+}
+
+/// How long the log keeps what is needed no more.
+pub(crate) fn retention(days: Option<u64>) -> anyhow::Result<Duration> {
+    let days = days.unwrap_or(30);
+    ensure!(days <= 3650, "retention_days is 0 to 3650, not {days}");
+    Ok(Duration::from_secs(days * 86_400))
 }
 
 /// Where and what, on one line: the library's own words draw the place over several.
@@ -269,6 +300,8 @@ impl Standalone {
             partitions: Option<u16>,
             durability: DurabilityArg,
             checkpoint_seconds: u64,
+            snapshot_seconds: u64,
+            snapshot_dir: &'a PathBuf,
             retention_days: u64,
             auth_lease_seconds: u64,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -286,6 +319,8 @@ impl Standalone {
             partitions: self.partitions.map(PartitionCount::get),
             durability: self.durability,
             checkpoint_seconds: self.checkpoint_every.as_secs(),
+            snapshot_seconds: self.snapshot_every.as_secs(),
+            snapshot_dir: &self.snapshot_dir,
             retention_days: self.retention.as_secs() / 86_400,
             auth_lease_seconds: self.auth_lease.as_secs(),
             admin_password: self.admin_password.as_ref().map(|_| "***"),

@@ -80,6 +80,7 @@ mod tests {
             auth: Verifier::fixed(vec![client]),
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
+            snapshots: None,
             retention: Some(Duration::from_secs(3600)),
             spool: None,
             draining: Arc::default(),

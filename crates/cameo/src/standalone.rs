@@ -11,10 +11,11 @@ use cameo_auth::routes::RouteAccess;
 use cameo_auth::seal::Sealer;
 use cameo_auth::{Access, Node, NodeConfig};
 use cameo_control::{LocalAudit, Plane, PlaneConfig, Upstream};
-use cameo_edge::{Edge, EdgeConfig, Replica};
+use cameo_edge::{Edge, EdgeConfig, Replica, SnapshotConfig};
 use cameo_eventlog::{EmbeddedLog, EmbeddedOptions};
 use cameo_gateway::{Gateway, GatewayConfig};
 use cameo_http::tls::Tls;
+use cameo_snapshot::{Folder, Store};
 use http::Method;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -54,6 +55,13 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
         auth: node.verifier(),
         checkpoint_dir: config.data_dir.join("checkpoint"),
         checkpoint_every: config.checkpoint_every,
+        snapshots: Some(SnapshotConfig {
+            store: Store::Folder(Folder::new(&config.snapshot_dir)),
+            every: config.snapshot_every,
+            node: "standalone".into(),
+            work_dir: config.data_dir.join("snapshots.tmp"),
+            removes: true,
+        }),
         retention: Some(config.retention),
         spool: None,
         draining: Arc::default(),

@@ -1,6 +1,6 @@
 //! The edge: profiles in memory, kept by folding the log, and the HTTP API that visits come in by and profiles go out.
 //!
-//! What it is: the [`Replica`] (apply, checkpoint, recover, read your writes), the visit and profile API
+//! What it is: the [`Replica`] (apply, checkpoint, snapshot, recover, read your writes), the visit and profile API
 //! ([`Edge::router`]).
 //!
 //! With a spool it takes visits also while the log does not.
@@ -26,7 +26,7 @@ pub use api::openapi::openapi;
 pub use api::visits::NotTaken;
 #[doc(hidden)]
 pub use api::visits::probe::check_visits;
-pub use config::EdgeConfig;
+pub use config::{EdgeConfig, SnapshotConfig};
 pub use edge::Edge;
-pub use replica::{OpenError, Replica, SubmitError};
+pub use replica::{OpenError, Replica, SnapshotOutcome, SnapshotTaken, SubmitError};
 pub use spool::{MAX_BYTES_DEFAULT as SPOOL_BYTES_DEFAULT, SpoolConfig, SpoolError};

@@ -14,6 +14,13 @@ pub(crate) struct ReplicaMeters {
     pub(crate) profile_bytes: Gauge,
     pub(crate) lag_frames: Gauge,
     pub(crate) halted_partitions: Gauge,
+    pub(crate) snapshots_taken: Counter,
+    pub(crate) snapshots_failed: Counter,
+    pub(crate) snapshots_damaged: Counter,
+    pub(crate) snapshot_bytes: Counter,
+    pub(crate) snapshot_seconds: Histogram,
+    pub(crate) snapshot_load_seconds: Histogram,
+    pub(crate) snapshot_age: Gauge,
 }
 
 impl ReplicaMeters {
@@ -30,7 +37,20 @@ impl ReplicaMeters {
         describe_gauge!("cameo_profile_bytes", "Bytes of profiles in memory, with their table");
         describe_gauge!("cameo_lag_frames", "Frames in the log that are not applied yet");
         describe_gauge!("cameo_halted_partitions", "Partitions that stopped for good; see /readyz");
+        describe_counter!("cameo_snapshots_total", "Snapshots by outcome: taken, failed, or found damaged when loaded");
+        describe_counter!("cameo_snapshot_bytes_total", "Bytes of snapshots taken, compressed");
+        describe_histogram!("cameo_snapshot_seconds", "Time to take one snapshot of one partition");
+        describe_histogram!("cameo_snapshot_load_seconds", "Time to load one partition from a snapshot");
+        describe_gauge!("cameo_snapshot_age_seconds", "Age of the newest snapshot of the partition that waits longest");
+        let snapshots = |outcome: &'static str| counter!("cameo_snapshots_total", "outcome" => outcome);
         Self {
+            snapshots_taken: snapshots("taken"),
+            snapshots_failed: snapshots("failed"),
+            snapshots_damaged: snapshots("damaged"),
+            snapshot_bytes: counter!("cameo_snapshot_bytes_total"),
+            snapshot_seconds: histogram!("cameo_snapshot_seconds"),
+            snapshot_load_seconds: histogram!("cameo_snapshot_load_seconds"),
+            snapshot_age: gauge!("cameo_snapshot_age_seconds"),
             apply_seconds: histogram!("cameo_apply_seconds"),
             checkpoint_seconds: histogram!("cameo_checkpoint_seconds"),
             checkpoint_failures: counter!("cameo_checkpoint_failures_total"),

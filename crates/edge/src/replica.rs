@@ -1,19 +1,22 @@
 //! A replica: every partition of the log folded into memory, checkpoints on disk, and the way to append and wait.
 //!
 //! Threads: `appliers` own the partitions (p belongs to applier p mod N) and are the only ones that change state; the
-//! appender of `cameo-eventlog` has a thread of its own; `upkeep` writes checkpoints, sweeps and trims. Readers take a
-//! partition's read lock (ADR 0002).
+//! appender of `cameo-eventlog` has a thread of its own; `upkeep` writes checkpoints, sweeps and trims; `snapshots` copies
+//! partitions out of the checkpoint into the store of snapshots. Readers take a partition's read lock (ADR 0002).
 
 mod apply;
 mod call;
 mod checkpoint;
+mod cores;
+mod load;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod upkeep;
 
 use std::fmt;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,7 +28,7 @@ use cameo_http::Refusal;
 use cameo_http::refusal::{RETRY_BUSY, RETRY_UNAVAILABLE};
 use cameo_profile::{ClientCode, Event, LogTime, Outcome, Partition, PartitionCount, PartitionState, Position};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::EdgeConfig;
 use crate::metrics::ReplicaMeters;
@@ -33,6 +36,7 @@ use crate::spool::{Spool, SpoolError};
 
 pub use call::{Answer, AnswerResult, Render};
 pub use checkpoint::CheckpointError;
+pub use snapshots::{SnapshotOutcome, SnapshotTaken};
 
 use call::{Call, EventTicket};
 use checkpoint::Checkpoint;
@@ -105,6 +109,9 @@ pub enum OpenError {
     /// The checkpoint is damaged, of another log, or ahead of this one.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Snapshots are needed and cannot be listed.
+    #[error("a partition can only be loaded from a snapshot, and the snapshots cannot be listed")]
+    Snapshots(#[source] cameo_snapshot::StoreError),
     /// A partition stopped while it caught up with the log.
     #[error("partition {partition} cannot be replayed: {halt}")]
     Halted {
@@ -163,6 +170,16 @@ struct Folded {
 struct Slot {
     state: RwLock<Folded>,
     halted: OnceLock<Halt>,
+    /// Its position in the last durable checkpoint of this run: 0 before the first, so that the first trim waits for it.
+    saved: AtomicU64,
+    /// Up to where the snapshots that are needed have it; 0 while nobody knows.
+    floor: AtomicU64,
+}
+
+impl Slot {
+    fn saved(&self) -> Position {
+        Position(self.saved.load(Ordering::Acquire))
+    }
 }
 
 struct Inner<L: EventLog> {
@@ -171,6 +188,10 @@ struct Inner<L: EventLog> {
     appender: Appender<EventTicket>,
     /// Told after every batch of frames and at every halt.
     applied: Notify,
+    /// Told when a checkpoint shall be written now.
+    checkpoint_wanted: Notify,
+    /// To whoever takes snapshots.
+    snapshots: Option<mpsc::Sender<snapshots::Request>>,
     /// Turns true when the replica closes.
     closing: watch::Sender<bool>,
     checkpoint_failing: AtomicBool,
@@ -239,23 +260,32 @@ impl<L: EventLog> Replica<L> {
 
     /// As [`Self::open`], with the spool that it takes applied visits out of.
     pub(crate) fn open_with(config: &EdgeConfig, log: Arc<L>, spool: Option<Arc<Spool>>) -> Result<Self, OpenError> {
-        let (checkpoint, folded) = Checkpoint::open(config.checkpoint_dir.clone(), &*log)?;
+        let (checkpoint, found) = Checkpoint::open(config.checkpoint_dir.clone(), &*log)?;
+        let meters = ReplicaMeters::new();
+        let folded = load::complete(config, &*log, &checkpoint, found, &meters)?;
         let appender = Appender::start(Arc::clone(&log), AppenderOptions::default())?;
-        let slots = folded.into_iter().map(|state| Slot { state: RwLock::new(state), halted: OnceLock::new() });
+        let slots = folded.into_iter().map(|state| Slot { state: RwLock::new(state), ..Slot::default() });
+        let (ask_snapshots, asked) = mpsc::channel(snapshots::REQUESTS);
         let inner = Arc::new(Inner {
             slots: slots.collect(),
             appender,
             applied: Notify::new(),
+            checkpoint_wanted: Notify::new(),
+            snapshots: config.snapshots.is_some().then_some(ask_snapshots),
             closing: watch::Sender::new(false),
             checkpoint_failing: AtomicBool::new(false),
             spool,
             checkpointed: Mutex::new(Instant::now()),
-            meters: ReplicaMeters::new(),
+            meters,
             log,
         });
         let replica = Self { inner, threads: Mutex::new(Vec::new()) };
         replica.start_appliers()?;
         replica.catch_up(None)?;
+        if let Some(config) = config.snapshots.clone() {
+            let taker = snapshots::Taker::new(Arc::clone(&replica.inner), checkpoint.clone(), config, asked);
+            replica.spawn("replica-snapshots".into(), move || taker.run())?;
+        }
         let upkeep = upkeep::Upkeep::new(Arc::clone(&replica.inner), checkpoint, config);
         replica.spawn("replica-upkeep".into(), move || upkeep.run())?;
         Ok(replica)
@@ -264,9 +294,10 @@ impl<L: EventLog> Replica<L> {
     fn start_appliers(&self) -> Result<(), OpenError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let log = &self.inner.log;
-        // Partitions that share a lane are read together.
+        // Partitions that share a lane are read together, and no others: what ends the reader of one lane is not to stop
+        // the partitions of another.
         let together = |partition: Partition| if log.lanes() > 1 { log.lane(partition) } else { partition.index() };
-        let count = cores.min(if log.lanes() > 1 { log.lanes() } else { self.inner.slots.len() });
+        let count = if log.lanes() > 1 { log.lanes() } else { cores.min(self.inner.slots.len()) };
         for n in 0..count {
             let partitions: Vec<_> = self.partitions().iter().filter(|p| together(*p) % count == n).collect();
             let inner = Arc::clone(&self.inner);
@@ -448,6 +479,17 @@ impl<L: EventLog> Replica<L> {
             (state.position, state.fold.digest(state.at))
         };
         self.inner.slots.iter().map(digest).collect()
+    }
+
+    /// Takes a snapshot of every partition that has moved since its last one, with all that is applied now.
+    ///
+    /// # Errors
+    /// When this replica takes none, is closing, or cannot write a checkpoint first.
+    pub async fn take_snapshots(&self) -> Result<Vec<SnapshotTaken>, String> {
+        let sender = self.inner.snapshots.as_ref().ok_or("this node has no store of snapshots")?;
+        let (answer, taken) = oneshot::channel();
+        sender.send(answer).await.map_err(|_| "the node is about to stop")?;
+        taken.await.map_err(|_| "the node is about to stop")?
     }
 
     /// Appends what is pending, applies it, writes a last checkpoint, and ends the threads. Blocks.

@@ -17,6 +17,7 @@
 mod connection;
 mod direct;
 mod feed;
+pub mod object;
 mod publish;
 mod queue;
 pub mod stream;

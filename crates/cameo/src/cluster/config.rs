@@ -19,11 +19,14 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use crate::config::{
-    ClientConfig, Hidden, LOG, LogFormat, client, default_lifetime, not_valid, parse_client, tls_files,
+    ClientConfig, Hidden, LOG, LogFormat, client, default_lifetime, not_valid, parse_client, retention, snapshot_every,
+    tls_files,
 };
 
 /// Seconds that a process goes on serving after SIGTERM.
 const DRAIN_SECONDS: u64 = 5;
+/// How old the snapshots of a cluster become by default: an edge that joins replays as much of the log.
+const SNAPSHOT_SECONDS: u64 = 300;
 
 /// What every role is told.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -100,6 +103,9 @@ pub(crate) struct EdgeArgs {
     /// Seconds between checkpoints, 1–3600 [default: 5]
     #[arg(long, env = "CAMEO_CHECKPOINT_SECONDS", value_name = "SECONDS")]
     checkpoint_seconds: Option<u64>,
+    /// Seconds after which some edge takes a new snapshot of a partition, 1–86400; 0: none is taken unasked [default: 300]
+    #[arg(long, env = "CAMEO_SNAPSHOT_SECONDS", value_name = "SECONDS")]
+    snapshot_seconds: Option<u64>,
     /// Directory for visits that come while the log does not take any: they are answered 202, and go into the log when it
     /// is back. It belongs to this node's data; without one they are answered 503
     #[arg(long, env = "CAMEO_SPOOL", value_name = "DIR")]
@@ -166,6 +172,9 @@ pub(crate) struct ControlArgs {
     /// Partitions of a new log, 1–1024; fixed once it exists [default: 16]
     #[arg(long, env = "CAMEO_PARTITIONS", value_name = "P")]
     partitions: Option<u32>,
+    /// Days that the log keeps what two snapshots of each partition have, 0–3650 [default: 30]
+    #[arg(long, env = "CAMEO_RETENTION_DAYS", value_name = "DAYS")]
+    retention_days: Option<u64>,
 }
 
 /// What holds for every role.
@@ -187,6 +196,8 @@ pub(crate) struct EdgeConfig {
     pub(crate) common: Common,
     pub(crate) control_key: Verifying,
     pub(crate) checkpoint_every: Duration,
+    /// Zero: no snapshot is taken unasked.
+    pub(crate) snapshot_every: Duration,
     pub(crate) spool: Option<SpoolConfig>,
 }
 
@@ -210,6 +221,7 @@ pub(crate) struct ControlConfig {
     pub(crate) log_replicas: usize,
     pub(crate) log_max_bytes: i64,
     pub(crate) partitions: Option<PartitionCount>,
+    pub(crate) retention: Duration,
 }
 
 /// Fields that are not given here are taken from the file.
@@ -306,7 +318,7 @@ impl EdgeArgs {
         if self.control_key.is_none() && self.control_key_file.is_none() {
             or_file!(self, file: control_key control_key_file);
         }
-        or_file!(self, file: checkpoint_seconds spool spool_max_bytes);
+        or_file!(self, file: checkpoint_seconds snapshot_seconds spool spool_max_bytes);
         self.common.or(file.common);
         let common = self.common.resolve()?;
         let control_key = control_key(self.control_key, self.control_key_file.as_deref())?;
@@ -319,7 +331,14 @@ impl EdgeArgs {
             spool.is_some() || self.spool_max_bytes.is_none(),
             "spool_max_bytes says how large the spool may be: it needs --spool, its directory"
         );
-        Ok(EdgeConfig { common, control_key, checkpoint_every: Duration::from_secs(checkpoint_seconds), spool })
+        let snapshot_every = snapshot_every(self.snapshot_seconds, SNAPSHOT_SECONDS)?;
+        Ok(EdgeConfig {
+            common,
+            control_key,
+            checkpoint_every: Duration::from_secs(checkpoint_seconds),
+            snapshot_every,
+            spool,
+        })
     }
 }
 
@@ -350,7 +369,8 @@ impl ControlArgs {
     /// Puts flags, variables, file and defaults together, and checks all of it.
     pub(crate) fn resolve(mut self) -> anyhow::Result<ControlConfig> {
         let mut file: Self = file(self.common.config.as_deref(), |file: &Self| &file.unknown)?;
-        or_file!(self, file: signing_key_file edge_url gateway_url node_ca admin_password_file log_replicas log_max_bytes partitions);
+        or_file!(self, file: signing_key_file edge_url gateway_url node_ca admin_password_file log_replicas log_max_bytes partitions
+            retention_days);
         if self.clients.is_empty() {
             self.clients = file.clients;
         }
@@ -375,6 +395,7 @@ impl ControlArgs {
             log_replicas,
             log_max_bytes,
             partitions: self.partitions.map(PartitionCount::new).transpose()?,
+            retention: retention(self.retention_days)?,
             common,
         })
     }

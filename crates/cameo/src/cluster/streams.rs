@@ -13,7 +13,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Streams beside those of the log: named in the modules that make them.
-const OTHERS: [&str; 2] = ["KV_CAMEO_CONTROL", "CAMEO_VISITS"];
+const OTHERS: [&str; 3] = ["KV_CAMEO_CONTROL", "CAMEO_VISITS", "OBJ_CAMEO_SNAPSHOTS"];
 /// The log has this many at most; those that are not there are not told of.
 const LOG_STREAMS: usize = 4;
 

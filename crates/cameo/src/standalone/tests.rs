@@ -21,6 +21,7 @@ async fn process(dir: &tempfile::TempDir) -> (Router, Vec<RouteAccess>) {
         auth: auth.clone(),
         checkpoint_dir: dir.path().join("checkpoint"),
         checkpoint_every: Duration::from_secs(3600),
+        snapshots: None,
         retention: Some(Duration::from_secs(3600)),
         spool: None,
         draining: Arc::default(),

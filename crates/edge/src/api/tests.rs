@@ -71,6 +71,7 @@ impl Rig {
             auth: Verifier::fixed(vec![client("demo"), ClientRecord { lifetime_days: 2, ..client("brief") }]),
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
+            snapshots: None,
             retention: Some(Duration::from_secs(3600)),
             spool: spool_bytes.map(|max_bytes| SpoolConfig { dir: dir.path().join("spool"), max_bytes }),
             draining: Arc::default(),

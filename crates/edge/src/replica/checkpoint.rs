@@ -2,24 +2,29 @@
 //!
 //! ```text
 //! key                                     value
+//! partition (u16, big-endian) 0 'l'       there while a snapshot is loaded: what else is there is half of it
 //! partition (u16, big-endian) 0 'm'       MessagePack array: format, log id, position, log time, lineage
 //! partition (u16, big-endian) pair key    pair value (cameo-profile, state/stored.rs)
 //! ```
 //! The database is reopened after a failed write: a full disk poisons it, and it must work again when there is room.
 
 use std::future::Future;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cameo_eventlog::frame::Lineage;
 use cameo_eventlog::{EventLog, LogId, LogReader};
 use cameo_profile::state::Changes;
-use cameo_profile::{LogTime, Partition, Position};
-use fjall::{Database, Keyspace, PersistMode};
+use cameo_profile::{LogTime, Partition, PartitionCount, Position};
+use cameo_snapshot::{Damage, Head, Reader, Writer};
+use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, Readable};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::Folded;
+use super::{Folded, cores};
 
 /// Memtables waiting for the disk at which a write waits. Below the four at which fjall does.
 const SEALED_MEMTABLES: usize = 3;
@@ -81,10 +86,10 @@ pub enum CheckpointError {
         /// The log's words: partition, positions, file.
         reason: String,
     },
-    /// The log starts after the checkpoint: what lies between was trimmed.
+    /// The log starts after the checkpoint: what lies between was trimmed, and no snapshot helps.
     #[error(
         "the checkpoint in {}, partition {partition}, is at position {position}, but the log starts at {first}: what \
-         lies between was trimmed away",
+         lies between was trimmed away, and {snapshots}",
         dir.display()
     )]
     BehindLog {
@@ -96,6 +101,8 @@ pub enum CheckpointError {
         position: Position,
         /// The first one of the log.
         first: Position,
+        /// Why no snapshot could be used instead.
+        snapshots: String,
     },
 }
 
@@ -110,6 +117,9 @@ struct Mark {
 }
 
 const MARK: [u8; 2] = [0, b'm'];
+const LOADING: [u8; 2] = [0, b'l'];
+/// Bytes of pairs that are written together while a snapshot is loaded.
+const LOAD_BATCH_BYTES: usize = 4 << 20;
 
 fn key(partition: Partition, rest: &[u8]) -> Vec<u8> {
     [&partition.0.to_be_bytes()[..], rest].concat()
@@ -124,12 +134,37 @@ pub(super) struct Taken {
     pub(super) lineage: Vec<u8>,
 }
 
-/// The database.
-pub(super) struct Checkpoint {
+/// What a checkpoint has of a partition.
+pub(super) enum Found {
+    /// All that the log does not have.
+    Whole(Folded),
+    /// Nothing.
+    Nothing,
+    /// Less than would be needed: the log starts after this position.
+    Behind(Position),
+}
+
+/// Why a snapshot was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    /// It cannot be used. Another one may do.
+    #[error("the snapshot is damaged")]
+    Damaged(#[from] Damage),
+    /// The database does not take it.
+    #[error("the checkpoint cannot be written")]
+    Database(#[from] fjall::Error),
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Checkpoint(Arc<Shared>);
+
+struct Shared {
     dir: PathBuf,
     log: LogId,
+    partitions: PartitionCount,
     /// `None` after a failure, until it could be reopened.
-    open: Option<(Database, Keyspace)>,
+    open: Mutex<Option<(Database, Keyspace)>>,
 }
 
 impl Taken {
@@ -141,27 +176,24 @@ impl Taken {
 }
 
 impl Checkpoint {
-    /// Opens the database and reads every partition; a missing one starts empty.
-    pub(super) fn open<L: EventLog>(dir: PathBuf, log: &L) -> Result<(Self, Vec<Folded>), CheckpointError> {
+    /// Opens the database and reads every partition.
+    pub(super) fn open<L: EventLog>(dir: PathBuf, log: &L) -> Result<(Self, Vec<Found>), CheckpointError> {
         let unreadable = |source| CheckpointError::Database { dir: dir.clone(), source };
         let (database, pairs) = cameo_store::open(&dir, KEYSPACE).map_err(unreadable)?;
-        let read = |partition| read(&dir, &pairs, log, partition);
-        let folded = log.partitions().iter().map(read).collect::<Result<_, _>>()?;
-        Ok((Self { dir, log: log.id(), open: Some((database, pairs)) }, folded))
+        let read = |partition| read(&dir, (&database, &pairs), log, partition);
+        let found = cores::for_each(log.partitions(), read)?;
+        let open = Mutex::new(Some((database, pairs)));
+        Ok((Self(Arc::new(Shared { dir, log: log.id(), partitions: log.partitions(), open })), found))
+    }
+
+    /// Its directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.0.dir
     }
 
     /// Writes what was taken from one partition, all or nothing. Not yet durable: see [`Self::persist`].
-    pub(super) fn write(&mut self, taken: &Taken) -> fjall::Result<()> {
+    pub(super) fn write(&self, taken: &Taken) -> fjall::Result<()> {
         let (database, pairs) = self.database()?;
-        // fjall waits without end while four memtables wait for a disk that may be full: here the wait ends before.
-        let since = Instant::now();
-        while pairs.sealed_memtable_count() >= SEALED_MEMTABLES {
-            if since.elapsed() > FLUSH_PATIENCE {
-                self.open = None;
-                return Err(fjall::Error::Poisoned);
-            }
-            std::thread::sleep(FLUSH_LOOK);
-        }
         let mut batch = database.batch();
         for pair in &taken.changes.deletes {
             batch.remove(&pairs, key(taken.partition, pair));
@@ -169,39 +201,130 @@ impl Checkpoint {
         for (pair, value) in &taken.changes.puts {
             batch.insert(&pairs, key(taken.partition, pair), value.as_slice());
         }
-        let mark = Mark {
-            format: FORMAT,
-            log: self.log.0,
-            position: taken.position.0,
-            at_ms: taken.at.0,
-            lineage: taken.lineage.clone(),
-        };
-        let mark = rmp_serde::to_vec(&mark).expect("plain data always encodes into memory");
+        let mark = mark(self.0.log, taken.position, taken.at, taken.lineage.clone());
         batch.insert(&pairs, key(taken.partition, &MARK), mark);
+        self.commit(&pairs, batch)
+    }
+
+    fn commit(&self, pairs: &Keyspace, batch: OwnedWriteBatch) -> fjall::Result<()> {
+        // fjall waits without end while four memtables wait for a disk that may be full: here the wait ends before.
+        let since = Instant::now();
+        while pairs.sealed_memtable_count() >= SEALED_MEMTABLES {
+            if since.elapsed() > FLUSH_PATIENCE {
+                *self.0.open.lock() = None;
+                return Err(fjall::Error::Poisoned);
+            }
+            std::thread::sleep(FLUSH_LOOK);
+        }
         let written = batch.commit();
         if written.is_err() {
-            self.open = None;
+            *self.0.open.lock() = None;
         }
         written
     }
 
     /// Makes what was written durable.
-    pub(super) fn persist(&mut self) -> fjall::Result<()> {
+    pub(super) fn persist(&self) -> fjall::Result<()> {
         let done = self.database()?.0.persist(PersistMode::SyncData);
         if done.is_err() {
-            self.open = None;
+            *self.0.open.lock() = None;
         }
         done
     }
 
-    fn database(&mut self) -> fjall::Result<(Database, Keyspace)> {
-        if let Some(open) = &self.open {
+    /// Writes a partition as it is in the checkpoint, of one moment; `None` when there is nothing of it.
+    pub(super) fn snapshot<W: Write>(
+        &self,
+        partition: Partition,
+        made_at_ms: u64,
+        out: impl FnOnce(&Head) -> io::Result<W>,
+    ) -> io::Result<Option<(Head, W)>> {
+        let (database, pairs) = self.database().map_err(io::Error::other)?;
+        let moment = database.snapshot();
+        let Some(mark) = moment.get(&pairs, key(partition, &MARK)).map_err(io::Error::other)? else { return Ok(None) };
+        let mark: Mark = rmp_serde::from_slice(&mark).map_err(io::Error::other)?;
+        let head = Head {
+            log: LogId(mark.log),
+            partitions: self.0.partitions,
+            partition,
+            position: Position(mark.position),
+            at: LogTime(mark.at_ms),
+            made_at_ms,
+            lineage: mark.lineage,
+        };
+        let mut writer = Writer::new(out(&head)?, &head)?;
+        for pair in moment.prefix(&pairs, partition.0.to_be_bytes()) {
+            let (found, value) = pair.into_inner().map_err(io::Error::other)?;
+            let rest = found.get(2..).unwrap_or_default();
+            if rest != MARK && rest != LOADING {
+                writer.pair(rest, &value)?;
+            }
+        }
+        Ok(Some((head, writer.finish()?)))
+    }
+
+    /// Puts a snapshot in the place of what is there of its partition, and folds it. It counts as being of this log, at
+    /// this position. Not yet durable: see [`Self::persist`].
+    pub(super) fn load(&self, snapshot: &mut Reader, position: Position) -> Result<Folded, LoadError> {
+        let head = snapshot.head().clone();
+        let partition = head.partition;
+        let nonsense = |error: &dyn std::error::Error| Damage::Nonsense(super::apply::describe(error));
+        let lineage = Lineage::decode(&head.lineage).map_err(|error| nonsense(&error))?;
+        let mut folded = Folded { lineage, position, at: head.at, ..Folded::default() };
+        let (database, pairs) = self.database()?;
+        clear(&database, &pairs, partition)?;
+        let (mut pair, mut value) = (Vec::new(), Vec::new());
+        let (mut batch, mut bytes) = (database.batch(), 0);
+        while snapshot.next(&mut pair, &mut value)? {
+            folded.fold.restore(&pair, &value).map_err(|error| nonsense(&error))?;
+            batch.insert(&pairs, key(partition, &pair), value.as_slice());
+            bytes += pair.len() + value.len();
+            if bytes >= LOAD_BATCH_BYTES {
+                self.commit(&pairs, std::mem::replace(&mut batch, database.batch()))?;
+                bytes = 0;
+            }
+        }
+        batch.insert(&pairs, key(partition, &MARK), mark(self.0.log, position, head.at, head.lineage));
+        batch.remove(&pairs, key(partition, &LOADING));
+        self.commit(&pairs, batch)?;
+        Ok(folded)
+    }
+
+    fn database(&self) -> fjall::Result<(Database, Keyspace)> {
+        let mut held = self.0.open.lock();
+        if let Some(open) = &*held {
             return Ok(open.clone());
         }
-        let open = cameo_store::open(&self.dir, KEYSPACE)?;
-        self.open = Some(open.clone());
+        let open = cameo_store::open(&self.0.dir, KEYSPACE)?;
+        *held = Some(open.clone());
         Ok(open)
     }
+}
+
+fn mark(log: LogId, position: Position, at: LogTime, lineage: Vec<u8>) -> Vec<u8> {
+    let mark = Mark { format: FORMAT, log: log.0, position: position.0, at_ms: at.0, lineage };
+    rmp_serde::to_vec(&mark).expect("plain data always encodes into memory")
+}
+
+/// Takes out all there is of a partition, step by step: what a kill leaves is known to be half of something.
+fn clear(database: &Database, pairs: &Keyspace, partition: Partition) -> fjall::Result<()> {
+    let mut batch = database.batch();
+    batch.insert(pairs, key(partition, &LOADING), []);
+    batch.remove(pairs, key(partition, &MARK));
+    let mut bytes = 0;
+    for pair in pairs.prefix(partition.0.to_be_bytes()) {
+        let found = pair.key()?;
+        if found.get(2..) == Some(&LOADING) {
+            continue;
+        }
+        bytes += found.len();
+        batch.remove(pairs, found);
+        if bytes >= LOAD_BATCH_BYTES {
+            std::mem::replace(&mut batch, database.batch()).commit()?;
+            bytes = 0;
+        }
+    }
+    batch.commit()
 }
 
 /// What the log says to a reader that has read more than there is: it names the file that ends too early.
@@ -214,47 +337,54 @@ fn lost<L: EventLog>(log: &L, partition: Partition, position: Position, last: Po
     }
 }
 
-fn read<L: EventLog>(dir: &Path, pairs: &Keyspace, log: &L, partition: Partition) -> Result<Folded, CheckpointError> {
+fn read<L: EventLog>(
+    dir: &Path,
+    (database, pairs): (&Database, &Keyspace),
+    log: &L,
+    partition: Partition,
+) -> Result<Found, CheckpointError> {
     let dir = dir.to_owned();
     let unreadable = |source| CheckpointError::Database { dir: dir.clone(), source };
     let damaged = |reason: String| CheckpointError::Damaged { dir: dir.clone(), partition, reason };
-    let mut folded = Folded::default();
-    let (last, first) = (log.last(partition), log.first(partition));
-    let mut marked = false;
-    if let Some(mark) = pairs.get(key(partition, &MARK)).map_err(unreadable)? {
-        marked = true;
-        let mark: Mark = rmp_serde::from_slice(&mark).map_err(|error| damaged(error.to_string()))?;
-        if mark.format != FORMAT {
-            return Err(damaged(format!("its format is {}, this version reads {FORMAT}", mark.format)));
-        }
-        folded.position = Position(mark.position);
-        folded.at = LogTime(mark.at_ms);
-        folded.lineage = Lineage::decode(&mark.lineage).map_err(|error| damaged(error.to_string()))?;
-        let position = folded.position;
-        if LogId(mark.log) != log.id() {
-            let (found, expected) = (LogId(mark.log), log.id());
-            return Err(CheckpointError::OtherLog { dir, partition, position, found, expected });
-        }
-        if position > last {
-            let reason = lost(log, partition, position, last);
-            return Err(CheckpointError::AheadOfLog { dir, reason });
-        }
+    if pairs.contains_key(key(partition, &LOADING)).map_err(unreadable)? {
+        clear(database, pairs, partition).map_err(unreadable)?;
+        pairs.remove(key(partition, &LOADING)).map_err(unreadable)?;
+        return Ok(Found::Nothing);
     }
-    if folded.position.next() < first {
-        return Err(CheckpointError::BehindLog { dir, partition, position: folded.position, first });
+    let Some(mark) = pairs.get(key(partition, &MARK)).map_err(unreadable)? else {
+        // Both are written in one step, so pairs without their position are not what was written.
+        return match pairs.prefix(partition.0.to_be_bytes()).next() {
+            None => Ok(Found::Nothing),
+            Some(_) => Err(damaged("it has profiles and no position".into())),
+        };
+    };
+    let mark: Mark = rmp_serde::from_slice(&mark).map_err(|error| damaged(error.to_string()))?;
+    if mark.format != FORMAT {
+        return Err(damaged(format!("its format is {}, this version reads {FORMAT}", mark.format)));
     }
+    let position = Position(mark.position);
+    if LogId(mark.log) != log.id() {
+        let (found, expected) = (LogId(mark.log), log.id());
+        return Err(CheckpointError::OtherLog { dir, partition, position, found, expected });
+    }
+    let last = log.last(partition);
+    if position > last {
+        let reason = lost(log, partition, position, last);
+        return Err(CheckpointError::AheadOfLog { dir, reason });
+    }
+    if position.next() < log.first(partition) {
+        return Ok(Found::Behind(position));
+    }
+    let lineage = Lineage::decode(&mark.lineage).map_err(|error| damaged(error.to_string()))?;
+    let mut folded = Folded { lineage, position, at: LogTime(mark.at_ms), ..Folded::default() };
     for pair in pairs.prefix(partition.0.to_be_bytes()) {
         let (found, value) = pair.into_inner().map_err(unreadable)?;
         let rest = found.get(2..).unwrap_or_default();
         if rest != MARK {
-            // Both are written in one step, so pairs without their position are not what was written.
-            if !marked {
-                return Err(damaged("it has profiles and no position".into()));
-            }
             folded.fold.restore(rest, &value).map_err(|error| damaged(error.to_string()))?;
         }
     }
-    Ok(folded)
+    Ok(Found::Whole(folded))
 }
 
 #[cfg(test)]
@@ -280,7 +410,7 @@ mod tests {
             lineage: Lineage::default().encode(),
         };
         {
-            let (mut checkpoint, _) = Checkpoint::open(path.clone(), &log).unwrap();
+            let (checkpoint, _) = Checkpoint::open(path.clone(), &log).unwrap();
             checkpoint.write(&taken).unwrap();
             let (_, pairs) = checkpoint.database().unwrap();
             pairs.remove(key(Partition(1), &MARK)).unwrap();

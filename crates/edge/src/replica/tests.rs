@@ -2,6 +2,7 @@
 //! stops its partition by name; nobody waits for ever.
 
 mod same_state;
+mod snapshots;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ fn config(dir: &TempDir) -> EdgeConfig {
         checkpoint_dir: dir.path().join("checkpoint"),
         // Only the one at the end.
         checkpoint_every: Duration::from_secs(3600),
+        snapshots: None,
         retention: Some(Duration::from_secs(3600)),
         spool: None,
         draining: Arc::default(),

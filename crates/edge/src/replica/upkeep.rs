@@ -8,7 +8,7 @@ use cameo_eventlog::EventLog;
 use cameo_profile::{LogTime, Partition, Position};
 
 use super::checkpoint::{Checkpoint, Taken};
-use super::{Inner, SWEEP_BUDGET, SWEEP_EVERY, apply};
+use super::{Inner, SWEEP_BUDGET, SWEEP_EVERY, Slot, apply};
 use crate::config::EdgeConfig;
 
 /// How often the thread looks whether something is due.
@@ -25,21 +25,19 @@ pub(super) struct Upkeep<L: EventLog> {
     checkpoint: Checkpoint,
     every: Duration,
     retention: Option<Duration>,
-    /// Position of each partition in the last durable checkpoint.
-    saved: Vec<Position>,
+    /// Whether the log keeps what is behind the snapshots that are needed.
+    keeps_for_snapshots: bool,
     last_checkpoint: Instant,
 }
 
 impl<L: EventLog> Upkeep<L> {
     pub(super) fn new(inner: Arc<Inner<L>>, checkpoint: Checkpoint, config: &EdgeConfig) -> Self {
-        // Nothing is known to be saved before the first checkpoint of this run, so the first trim waits for it.
-        let saved = vec![Position::START; inner.slots.len()];
         Self {
             inner,
             checkpoint,
             every: config.checkpoint_every,
             retention: config.retention,
-            saved,
+            keeps_for_snapshots: config.snapshots.as_ref().is_some_and(|snapshots| !snapshots.every.is_zero()),
             last_checkpoint: Instant::now(),
         }
     }
@@ -52,8 +50,12 @@ impl<L: EventLog> Upkeep<L> {
         runtime.block_on(async {
             let (mut sweep, mut trim) = (Instant::now(), Instant::now());
             loop {
-                let closing = tokio::time::timeout(LOOK_EVERY.min(self.every), self.inner.closed()).await.is_ok();
-                if closing || self.last_checkpoint.elapsed() >= self.every {
+                let (closing, wanted) = tokio::select! {
+                    () = self.inner.closed() => (true, true),
+                    () = self.inner.checkpoint_wanted.notified() => (false, true),
+                    () = tokio::time::sleep(LOOK_EVERY.min(self.every)) => (false, false),
+                };
+                if wanted || self.last_checkpoint.elapsed() >= self.every {
                     self.write_checkpoint();
                 }
                 if closing {
@@ -125,14 +127,14 @@ impl<L: EventLog> Upkeep<L> {
         }
         self.checkpoint.persist()?;
         for taken in written.drain(..) {
-            self.saved[taken.partition.index()] = taken.position;
+            self.inner.slots[taken.partition.index()].saved.store(taken.position.0, Ordering::Release);
         }
         Ok(())
     }
 
     fn take(&self, partition: Partition) -> Option<Taken> {
         let slot = &self.inner.slots[partition.index()];
-        if slot.halted.get().is_some() || slot.state.read().position == self.saved[partition.index()] {
+        if slot.halted.get().is_some() || slot.state.read().position == slot.saved() {
             return None;
         }
         let mut state = slot.state.write();
@@ -160,7 +162,11 @@ impl<L: EventLog> Upkeep<L> {
     async fn trim(&self) {
         let Some(retention) = self.retention else { return };
         let older_than = LogTime(self.inner.log.now().0.saturating_sub(retention.as_millis() as u64));
-        let upto: Vec<_> = self.inner.log.partitions().iter().zip(self.saved.iter().copied()).collect();
+        let needed = |slot: &Slot| {
+            let floor = if self.keeps_for_snapshots { slot.floor.load(Ordering::Acquire) } else { u64::MAX };
+            slot.saved().min(Position(floor))
+        };
+        let upto: Vec<_> = self.inner.log.partitions().iter().zip(self.inner.slots.iter().map(needed)).collect();
         match self.inner.log.trim(&upto, older_than).await {
             Ok(trimmed) if trimmed.segments > 0 => {
                 tracing::info!(eventlog.segments = trimmed.segments, eventlog.bytes = trimmed.bytes, "trimmed the log");
