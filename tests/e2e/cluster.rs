@@ -218,6 +218,7 @@ fn nobody_may_do_more_in_nats_than_is_needed() {
         "$JS.API.CONSUMER.CREATE.CAMEO_LOG_0.x",
         "$JS.API.STREAM.CREATE.X",
         "$JS.API.STREAM.PURGE.CAMEO_LOG_0",
+        "$JS.API.STREAM.PURGE.OBJ_CAMEO_SNAPSHOTS",
         "$JS.API.STREAM.DELETE.CAMEO_LOG_0",
         "cameo.visits.demo",
     ];

@@ -30,7 +30,7 @@ fn an_edge_with_an_empty_disk_joins_a_cluster_whose_log_was_shortened() {
     // It is an edge like the others, and one of the others may lose its disk too.
     cluster.visit(2, &ids[0], "joined");
     cluster.join_edge(0);
-    cluster.visit(0, &ids[1], "joined again");
+    cluster.visit(0, &ids[1], "joined-again");
     let profiles = cluster.agreed(&ids);
     assert_eq!(profiles[0]["profileAttributes"]["last"]["value"], json!("joined"));
 }

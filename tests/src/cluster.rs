@@ -224,7 +224,7 @@ impl Cluster {
 
     /// Kills an edge.
     pub fn kill_edge(&mut self, n: usize) {
-        if let Some(edge) = self.edges[n].take() {
+        if let Some(edge) = self.edges.get_mut(n).and_then(Option::take) {
             edge.kill();
         }
     }

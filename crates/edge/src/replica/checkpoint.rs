@@ -137,7 +137,7 @@ pub(super) struct Taken {
 /// What a checkpoint has of a partition.
 pub(super) enum Found {
     /// All that the log does not have.
-    Whole(Folded),
+    Whole(Box<Folded>),
     /// Nothing.
     Nothing,
     /// Less than would be needed: the log starts after this position.
@@ -384,7 +384,7 @@ fn read<L: EventLog>(
             folded.fold.restore(rest, &value).map_err(|error| damaged(error.to_string()))?;
         }
     }
-    Ok(Found::Whole(folded))
+    Ok(Found::Whole(Box::new(folded)))
 }
 
 #[cfg(test)]

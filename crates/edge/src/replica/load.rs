@@ -53,7 +53,7 @@ pub(super) fn complete<L: EventLog>(
     let mut found: Vec<_> = found.into_iter().map(|found| parking_lot::Mutex::new(Some(found))).collect();
     let job = |partition: Partition| {
         let position = match found[partition.index()].lock().take() {
-            Some(Found::Whole(folded)) => return Ok((folded, false)),
+            Some(Found::Whole(folded)) => return Ok((*folded, false)),
             Some(Found::Behind(position)) => Some(position),
             Some(Found::Nothing) | None => None,
         };

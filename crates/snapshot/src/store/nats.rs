@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
+use std::sync::Arc;
 
 use cameo_nats::object::{ObjectBucket, ObjectError};
 use cameo_nats::{Nats, RequestError};
@@ -15,7 +16,7 @@ const BUCKET: &str = "SNAPSHOTS";
 
 /// A bucket of objects.
 #[derive(Clone, Debug)]
-pub struct Objects(ObjectBucket);
+pub struct Objects(Arc<ObjectBucket>);
 
 impl Objects {
     fn bucket(name: &str) -> String {
@@ -33,7 +34,7 @@ impl Objects {
     /// The bucket of a cluster, whether it is there or not.
     #[must_use]
     pub fn new(nats: &Nats, name: &str) -> Self {
-        Self(ObjectBucket::new(nats, &Self::bucket(name)))
+        Self(Arc::new(ObjectBucket::new(nats, &Self::bucket(name))))
     }
 
     /// Removes what was never finished. For whoever may remove.
