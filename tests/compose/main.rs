@@ -63,13 +63,17 @@ fn the_cluster_of_docker_compose_keeps_its_promises() {
 type Blow = fn(&Compose, &Load);
 
 /// One after the other; after each the cluster is whole again.
-const BLOWS: [(Blow, &str); 6] = [
+const BLOWS: [(Blow, &str); 7] = [
     (an_edge_is_killed, "an edge was killed"),
     (an_edge_stands_still, "an edge stood still"),
     // All of them, as each leads something.
     (|cluster, load| a_nats_server_is_killed(cluster, load, "nats-1"), "a NATS server was killed"),
     (|cluster, load| a_nats_server_is_killed(cluster, load, "nats-2"), "the second one was killed"),
     (|cluster, load| a_nats_server_is_killed(cluster, load, "nats-3"), "the third one was killed"),
+    (
+        |cluster, load| a_nats_server_is_restarted(cluster, load, "nats-1"),
+        "a NATS server was restarted, and handed over",
+    ),
     (an_edge_is_cut_off_and_fails_closed, "an edge was cut off from NATS"),
 ];
 
@@ -192,7 +196,20 @@ fn a_nats_server_is_killed(cluster: &Compose, load: &Load, server: &str) {
     cluster.docker("kill", server);
     load.goes_on(A_WHILE);
     cluster.docker("start", server);
-    // The next one may not die before this one has everything again.
+    wait_whole(cluster, server);
+}
+
+/// As an operator does it, one server after the other: it says that it is about to leave.
+fn a_nats_server_is_restarted(cluster: &Compose, load: &Load, server: &str) {
+    cluster.docker("restart", server);
+    load.goes_on(A_WHILE);
+    wait_whole(cluster, server);
+    let failures = load.trouble().failures;
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// The next server may not go before this one has everything again.
+fn wait_whole(cluster: &Compose, server: &str) {
     let whole = ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8222/healthz"];
     wait::until("a server that has all of its streams", || cluster.succeeds_in(server, &whole).then_some(()));
 }
