@@ -61,6 +61,11 @@ impl Load {
         std::mem::take(&mut self.shared.trouble.lock().expect("no caller has failed"))
     }
 
+    /// The failures among it; it stays.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        self.shared.trouble.lock().expect("no caller has failed").failures.clone()
+    }
+
     /// Waits until so many more visits were acknowledged.
     pub(crate) fn goes_on(&self, visits: u64) {
         let wanted = self.shared.acknowledged.load(Ordering::Relaxed) + visits;

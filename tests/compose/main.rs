@@ -1,5 +1,7 @@
 //! The cluster of `docker-compose.yml`, started as README says, under load while its containers are restarted, killed,
 //! paused and cut off. One cluster for all of it, as it takes a while to start; each step is a function.
+//!
+//! `CAMEO_COMPOSE_ROUNDS` makes a long run of it, `CAMEO_COMPOSE_SEED` repeats the order of blows that a run has printed.
 
 mod dashboard;
 mod load;
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use cameo_tests::compose::{Compose, EDGES, ask};
 use cameo_tests::http::Request;
+use cameo_tests::random::Random;
 use cameo_tests::wait;
 use load::Load;
 use serde_json::{Value, json};
@@ -38,7 +41,9 @@ fn the_cluster_of_docker_compose_keeps_its_promises() {
     said(&format!("a load runs; the slowest visit took {} ms", slowest.as_millis()));
     edges_are_restarted_one_by_one_and_no_visit_is_refused(&cluster, &load);
     said("edges were restarted one by one");
-    for (blow, what) in BLOWS {
+    let rounds = std::env::var("CAMEO_COMPOSE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    let mut random = Random::from_env("CAMEO_COMPOSE_SEED");
+    for (blow, what) in (0..rounds).flat_map(|_| shuffled(&mut random)) {
         blow(&cluster, &load);
         load.goes_on(A_WHILE);
         let trouble = load.trouble();
@@ -62,7 +67,7 @@ fn the_cluster_of_docker_compose_keeps_its_promises() {
 
 type Blow = fn(&Compose, &Load);
 
-/// One after the other; after each the cluster is whole again.
+/// One after the other, in an order of chance; after each the cluster is whole again.
 const BLOWS: [(Blow, &str); 7] = [
     (an_edge_is_killed, "an edge was killed"),
     (an_edge_stands_still, "an edge stood still"),
@@ -76,6 +81,15 @@ const BLOWS: [(Blow, &str); 7] = [
     ),
     (an_edge_is_cut_off_and_fails_closed, "an edge was cut off from NATS"),
 ];
+
+/// The blows of one round (Fisher and Yates).
+fn shuffled(random: &mut Random) -> [(Blow, &'static str); BLOWS.len()] {
+    let mut blows = BLOWS;
+    for last in (1..blows.len()).rev() {
+        blows.swap(last, usize::try_from(random.below(last as u64 + 1)).expect("an index"));
+    }
+    blows
+}
 
 fn visit(id: &str, name: &str) -> Request {
     let body = json!({"eventId": name, "sessionId": name, "ids": {"tntId": id}, "profile": {"last": name}});
@@ -204,7 +218,7 @@ fn a_nats_server_is_restarted(cluster: &Compose, load: &Load, server: &str) {
     cluster.docker("restart", server);
     load.goes_on(A_WHILE);
     wait_whole(cluster, server);
-    let failures = load.trouble().failures;
+    let failures = load.failures();
     assert!(failures.is_empty(), "{failures:?}");
 }
 
