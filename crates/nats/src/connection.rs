@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, ServerAddr, Subscriber};
 use bytes::Bytes;
@@ -19,8 +19,13 @@ use zeroize::Zeroizing;
 
 /// How often a silent connection is asked whether it lives. NATS' own minute would be noticed far too late.
 const PING_EVERY: Duration = Duration::from_secs(5);
-/// How long one attempt to connect may take.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one attempt to connect may take: a server that stands still takes connections and says nothing.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// After so long without any message, although something was asked, another connection is tried. NATS' own pings take two of
+/// their intervals to notice.
+const SILENT: Duration = Duration::from_secs(3);
+/// How often that is looked at.
+const LISTEN_EVERY: Duration = Duration::from_millis(500);
 /// Pause before the next attempt to connect: the attempt's number times the first, at most the second.
 const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Messages that wait for a subscriber of ours before the client drops some. Messages, not bytes: the largest ones are
@@ -204,6 +209,7 @@ impl Nats {
         let replies = Arc::new(Replies::default());
         let subscriber = client.subscribe(format!("{inbox}.*")).await?;
         let (alive, ended) = watch::channel(());
+        tokio::spawn(listen(client.clone(), Arc::clone(&replies), ended.clone()));
         tokio::spawn(hand_out(subscriber, Arc::clone(&replies), ended));
         Ok(Self { client, inbox, replies, link: seen, _alive: Arc::new(alive) })
     }
@@ -212,6 +218,18 @@ impl Nats {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.link.borrow().up
+    }
+
+    /// Name of the server that it is connected to.
+    #[cfg(test)]
+    pub(crate) fn server(&self) -> String {
+        self.client.server_info().server_name
+    }
+
+    /// How many questions wait for replies.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.replies.waiting.lock().len()
     }
 
     /// Waits until there is a connection.
@@ -428,6 +446,38 @@ fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     None
 }
 
+/// Leaves a server that has fallen silent: its machine is gone, it stands still, or the network swallows everything.
+async fn listen(client: Client, replies: Arc<Replies>, mut ended: watch::Receiver<()>) {
+    let statistics = client.statistics();
+    let asked = || replies.next.load(Ordering::Relaxed);
+    let mut heard = (statistics.in_messages.load(Ordering::Relaxed), asked());
+    let mut since = None;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LISTEN_EVERY) => {}
+            _ = ended.changed() => return,
+        }
+        let now = statistics.in_messages.load(Ordering::Relaxed);
+        if now != heard.0 || asked() == heard.1 {
+            (heard, since) = ((now, asked()), None);
+            continue;
+        }
+        let silence = since.get_or_insert_with(Instant::now).elapsed();
+        if silence >= SILENT {
+            tracing::warn!(
+                nats.silence_seconds = silence.as_secs(),
+                "NATS does not answer; connecting to another server"
+            );
+            metrics::counter!("cameo_nats_silent_total").increment(1);
+            // The client has been closed when this fails.
+            if client.force_reconnect().await.is_err() {
+                return;
+            }
+            (heard, since) = ((now, asked()), None);
+        }
+    }
+}
+
 fn note(event: &Event, link: &watch::Sender<Link>) {
     match event {
         Event::Connected => {
@@ -462,5 +512,6 @@ fn describe_metrics() {
         "cameo_nats_dropped_messages_total",
         "Messages that the client dropped as nobody took them in time; feeds read them again"
     );
+    metrics::describe_counter!("cameo_nats_silent_total", "Connections left as the server did not answer any more");
     metrics::gauge!("cameo_nats_connected").set(1.0);
 }

@@ -9,6 +9,7 @@ use crate::testing::Servers;
 use crate::{Feed, FeedError, FeedOptions, Handled, Nats, Publish, PublishError};
 
 mod tls;
+mod traps;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
