@@ -2,11 +2,13 @@
 
 mod bad_input;
 mod bulk;
+mod checker;
 mod cli;
 mod cluster;
 mod common;
 mod corpus;
 mod crash;
+mod faults;
 mod full_disk;
 mod import;
 mod limits;

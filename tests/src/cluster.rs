@@ -1,14 +1,17 @@
 //! A cluster of a test's own: real NATS servers, a control plane, a gateway and edges, each a process.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cameo_nats::Publish;
 use cameo_nats::testing::Servers;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::admin::{ADMIN_PASSWORD, basic};
 use crate::http::{Request, Response};
+use crate::proxy::{Network, Proxy};
 use crate::server::{Server, Setup};
 use crate::{process, wait};
 
@@ -36,6 +39,9 @@ pub struct Flags {
     pub control: &'static [&'static str],
 }
 
+/// Streams that got a leader, and when.
+pub type Elections = Arc<Mutex<Vec<(String, Instant)>>>;
+
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -51,6 +57,10 @@ pub struct Plan {
     pub spool: bool,
     /// Further flags.
     pub flags: Flags,
+    /// Each edge reaches NATS over a network of its own, which can be cut.
+    pub networks: bool,
+    /// Seconds that a node serves on after SIGTERM.
+    pub drain_seconds: u64,
 }
 
 impl Plan {
@@ -64,6 +74,8 @@ impl Plan {
             secured: false,
             spool: false,
             flags: Flags { edge: &[], control: &[] },
+            networks: false,
+            drain_seconds: 1,
         }
     }
 }
@@ -77,6 +89,8 @@ pub struct Cluster {
     pub gateway: Option<Server>,
     /// The control plane.
     pub control: Option<Server>,
+    /// The network of each edge, if the plan has them: a way to every NATS server.
+    networks: Vec<Vec<Proxy>>,
     /// NATS.
     pub nats: Servers,
     plan: Plan,
@@ -135,7 +149,21 @@ impl Cluster {
         secret("admin.password", ADMIN_PASSWORD);
         secret("nats.password", PASSWORD);
         let edges = plan.edges;
-        let mut cluster = Self { edges: Vec::new(), gateway: None, control: None, nats: servers, plan, runtime, files };
+        let mut cluster = Self {
+            edges: Vec::new(),
+            gateway: None,
+            control: None,
+            networks: Vec::new(),
+            nats: servers,
+            plan,
+            runtime,
+            files,
+        };
+        if cluster.plan.networks {
+            let servers: Vec<_> = cluster.nats.urls().iter().map(|url| url.replace("nats://", "")).collect();
+            let network = || servers.iter().map(|server| Proxy::start(&cluster.runtime, server.clone())).collect();
+            cluster.networks = (0..edges).map(|_| network()).collect();
+        }
         // All at once, as compose does: who needs another waits for it.
         let starting: Vec<_> = (0..edges).map(|n| cluster.edge_setup(n).spawn()).collect();
         let gateway = cluster.gateway_setup().spawn();
@@ -150,18 +178,17 @@ impl Cluster {
         Some(cluster)
     }
 
-    fn common(&self, node: &str) -> Vec<String> {
-        let lease = self.plan.lease_seconds.to_string();
-        let urls = self.nats.urls().join(",");
+    fn common(&self, node: &str, urls: &str) -> Vec<String> {
+        let (lease, drain) = (self.plan.lease_seconds.to_string(), self.plan.drain_seconds.to_string());
         let password = self.files.path().join("nats.password");
         let password = password.to_string_lossy();
         let options = self.nats.options(node, None);
         let (certificate, key) = options.identity.unzip();
         let files = [("--nats-ca", options.ca), ("--nats-cert", certificate), ("--nats-key", key)];
         let files = files.into_iter().filter_map(|(flag, path)| Some([flag.to_owned(), path?.to_str()?.to_owned()]));
-        ["--node", node, "--nats", &urls, "--nats-password-file", &*password]
+        ["--node", node, "--nats", urls, "--nats-password-file", &*password]
             .into_iter()
-            .chain(["--auth-lease-seconds", &lease, "--drain-seconds", "1"])
+            .chain(["--auth-lease-seconds", &lease, "--drain-seconds", &drain])
             .map(str::to_owned)
             .chain(files.flatten())
             .collect()
@@ -180,7 +207,11 @@ impl Cluster {
     }
 
     fn edge_setup(&self, n: usize) -> Setup {
-        let mut arguments = self.common(&format!("edge-{}", n + 1));
+        let urls = match self.networks.get(n) {
+            Some(ways) => ways.iter().map(|way| format!("nats://{}", way.address())).collect(),
+            None => self.nats.urls(),
+        };
+        let mut arguments = self.common(&format!("edge-{}", n + 1), &urls.join(","));
         arguments.extend(["--control-key", CONTROL_KEY, "--checkpoint-seconds", "1"].map(str::to_owned));
         if self.plan.spool {
             let dir = self.files.path().join(format!("edge-{n}-spool"));
@@ -192,14 +223,14 @@ impl Cluster {
     }
 
     fn gateway_setup(&self) -> Setup {
-        let mut arguments = self.common("gateway-1");
+        let mut arguments = self.common("gateway-1", &self.nats.urls().join(","));
         arguments.extend(["--control-key", CONTROL_KEY].map(str::to_owned));
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         self.secured(Setup::at(&self.files.path().join("gateway")).role("gateway").with(&arguments))
     }
 
     fn control_setup(&self, edge_url: &str, gateway_url: &str) -> Setup {
-        let mut arguments = self.common("control-1");
+        let mut arguments = self.common("control-1", &self.nats.urls().join(","));
         let file = |name: &str| self.files.path().join(name).to_string_lossy().into_owned();
         arguments.extend(["--signing-key-file".to_owned(), file("signing.key")]);
         arguments.extend(["--admin-password-file".to_owned(), file("admin.password")]);
@@ -211,6 +242,14 @@ impl Cluster {
         }
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         self.secured(Setup::at(&self.files.path().join("control")).role("control").with(&arguments))
+    }
+
+    /// Changes the network between an edge and all of NATS.
+    ///
+    /// # Panics
+    /// When the plan has no networks.
+    pub fn set_network(&self, edge: usize, network: Network) {
+        self.networks[edge].iter().for_each(|way| way.set(network));
     }
 
     /// An edge that runs.
@@ -290,6 +329,31 @@ impl Cluster {
             let nats = self.nats.connect("test").await;
             self.nats.leader(&nats, stream).await
         })
+    }
+
+    /// Notes from now on when streams get a leader, as the servers tell: the stream, and when that was told.
+    ///
+    /// # Panics
+    /// When NATS is away.
+    #[must_use]
+    pub fn elections(&self) -> Elections {
+        let elections = Elections::default();
+        let noted = Arc::clone(&elections);
+        self.runtime.block_on(async {
+            let nats = self.nats.connect("test").await;
+            let told = nats.subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.>", None).await;
+            let mut told = told.expect("advisories can be heard");
+            nats.flush().await.expect("NATS is there");
+            tokio::spawn(async move {
+                // The connection lives as long as somebody listens.
+                let _nats = nats;
+                while let Some(message) = told.next().await {
+                    let stream = message.subject.rsplit('.').next().unwrap_or_default().to_owned();
+                    noted.lock().push((stream, Instant::now()));
+                }
+            });
+        });
+        elections
     }
 
     /// Publishes messages to NATS, each with its id and subject, and waits until they are stored.

@@ -147,9 +147,17 @@ impl Connection {
     /// # Errors
     /// As the system says.
     pub fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, READ_TIMEOUT)?;
-        stream.set_read_timeout(Some(READ_TIMEOUT))?;
-        stream.set_write_timeout(Some(READ_TIMEOUT))?;
+        Self::open_for(address, READ_TIMEOUT)
+    }
+
+    /// Connects to a server that may stand still: nothing on this connection is waited for longer than this.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn open_for(address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: Wire::Plain(stream), buffer: Vec::new() })
     }

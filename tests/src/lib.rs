@@ -2,12 +2,14 @@
 //! waiting for a state, seeded randomness. No test stands here; they are in `e2e/`, one module a promise.
 
 pub mod admin;
+pub mod balancer;
 pub mod browser;
 pub mod cluster;
 pub mod compose;
 pub mod http;
 pub mod needs;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod server;
 pub mod targets;
