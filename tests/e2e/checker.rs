@@ -5,7 +5,7 @@
 //! above all, are killed and stopped. In the end every acknowledged visit and row is counted exactly once on every edge, and
 //! no edge ever let in a token after the rotation that killed it had returned.
 //!
-//! `CAMEO_CHECK_SECONDS` says how long (30), `CAMEO_CHECK_SEED` with which faults. A run follows its seed as far as the
+//! `CAMEO_CHECK_SECONDS` says how long (90), `CAMEO_CHECK_SEED` with which faults. A run follows its seed as far as the
 //! machine's timing allows: the faults and what is sent are the same, their moments are not.
 
 use std::net::SocketAddr;
@@ -264,7 +264,7 @@ fn restart(cluster: &mut Cluster, world: &World, edge: usize, down: Duration, ki
 fn everything_acknowledged_counts_once_through_a_storm_of_faults() {
     let Some(mut cluster) = Cluster::planned(Plan { networks: true, ..Plan::of(3, EDGES) }) else { return };
     let mut random = Random::from_env("CAMEO_CHECK_SEED");
-    let seconds = std::env::var("CAMEO_CHECK_SECONDS").map_or(30, |text| text.parse().expect("a number of seconds"));
+    let seconds = std::env::var("CAMEO_CHECK_SECONDS").map_or(90, |text| text.parse().expect("a number of seconds"));
     cluster.admin("PATCH", "/v1/demo/settings", &json!({"enableProfileApiAuthentication": true})).expect(200);
     let made = cluster.admin("POST", "/v1/demo/tokens", &json!({"name": "files", "scopes": ["bulk:write"]}));
     let uploads = made.expect(201).json()["accessToken"].as_str().expect("a token").to_owned();
