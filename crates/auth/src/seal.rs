@@ -17,7 +17,7 @@ use crate::bucket::Key;
 use crate::hex;
 
 const DOMAIN: &[u8] = b"cameo-record-v1";
-const PASS_DOMAIN: &[u8] = b"cameo-pass-v1";
+const PASS_DOMAIN: &[u8] = b"cameo-pass-v2";
 
 /// For how long a pass is good before and after its second: clocks of nodes differ.
 pub const PASS_SECONDS: u64 = 30;
@@ -111,10 +111,10 @@ impl Sealer {
 
 impl Sealer {
     /// A pass for one request: the control plane's word that it comes from its own pages, for somebody whose role has
-    /// been checked. `seconds` since 1970 are now.
+    /// been checked. `by` says who that is; `seconds` since 1970 are now.
     #[must_use]
-    pub fn pass(&self, method: &str, path: &str, seconds: u64) -> String {
-        let signature = self.0.sign(&pass_message(method, path, seconds));
+    pub fn pass(&self, method: &str, path: &str, by: &str, seconds: u64) -> String {
+        let signature = self.0.sign(&pass_message(method, path, by, seconds));
         format!("{seconds}.{}", hex::encode(&signature.to_bytes()))
     }
 }
@@ -158,15 +158,18 @@ impl Verifying {
 }
 
 impl Verifying {
-    /// Whether a pass is good for this request, now.
+    /// Whether a pass is good for this request of this person, now.
     #[must_use]
-    pub fn passes(&self, pass: &str, method: &str, path: &str, now_seconds: u64) -> bool {
+    pub fn passes(&self, pass: &str, method: &str, path: &str, by: &str, now_seconds: u64) -> bool {
         let Some((seconds, signature)) = pass.split_once('.') else { return false };
         let (Ok(seconds), Some(signature)) = (seconds.parse::<u64>(), hex::decode::<64>(signature)) else {
             return false;
         };
         seconds.abs_diff(now_seconds) <= PASS_SECONDS
-            && self.0.verify_strict(&pass_message(method, path, seconds), &Signature::from_bytes(&signature)).is_ok()
+            && self
+                .0
+                .verify_strict(&pass_message(method, path, by, seconds), &Signature::from_bytes(&signature))
+                .is_ok()
     }
 }
 
@@ -180,8 +183,9 @@ fn message(key: &Key, payload: &str) -> Vec<u8> {
     [DOMAIN, &[0], key.as_str().as_bytes(), &[0], payload.as_bytes()].concat()
 }
 
-fn pass_message(method: &str, path: &str, seconds: u64) -> Vec<u8> {
-    [PASS_DOMAIN, &[0], method.as_bytes(), &[0], path.as_bytes(), &[0], &seconds.to_be_bytes()].concat()
+fn pass_message(method: &str, path: &str, by: &str, seconds: u64) -> Vec<u8> {
+    let parts = [method, path, by].map(str::as_bytes);
+    [PASS_DOMAIN, &[0], parts[0], &[0], parts[1], &[0], parts[2], &[0], &seconds.to_be_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -222,8 +226,10 @@ mod tests {
     #[test]
     fn a_pass_is_good_for_its_request_and_its_half_minute() {
         let sealer = Sealer::generate().unwrap();
-        let pass = sealer.pass("GET", "/v1/demo/batches?limit=1", 1000);
-        let passes = |pass: &str, method: &str, path: &str, now| sealer.verifying().passes(pass, method, path, now);
+        let pass = sealer.pass("GET", "/v1/demo/batches?limit=1", "user:ada", 1000);
+        let passes =
+            |pass: &str, method: &str, path: &str, now| sealer.verifying().passes(pass, method, path, "user:ada", now);
+        assert!(!sealer.verifying().passes(&pass, "GET", "/v1/demo/batches?limit=1", "user:eve", 1000));
         assert!([970, 1000, 1030].iter().all(|now| passes(&pass, "GET", "/v1/demo/batches?limit=1", *now)));
         assert!(![969, 1031].iter().any(|now| passes(&pass, "GET", "/v1/demo/batches?limit=1", *now)));
         assert!(!passes(&pass, "POST", "/v1/demo/batches?limit=1", 1000));
@@ -231,6 +237,6 @@ mod tests {
         assert!(!passes(&pass.replacen("1000", "1001", 1), "GET", "/v1/demo/batches?limit=1", 1000));
         assert!(!["", ".", "1000.", "1000.00", "x.y"].iter().any(|pass| passes(pass, "GET", "/", 1000)));
         let other = Sealer::generate().unwrap().verifying();
-        assert!(!other.passes(&pass, "GET", "/v1/demo/batches?limit=1", 1000));
+        assert!(!other.passes(&pass, "GET", "/v1/demo/batches?limit=1", "user:ada", 1000));
     }
 }

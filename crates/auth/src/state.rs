@@ -31,6 +31,7 @@ pub struct Client {
 struct Known {
     digest: Digest,
     token: TokenId,
+    name: Arc<str>,
     scopes: u8,
     until_ms: u64,
     used: Arc<LastUsed>,
@@ -112,14 +113,7 @@ impl AuthState {
     /// Judges a secret by its digest, for a client.
     #[must_use]
     pub fn judge(&self, client: &str, digest: &Digest, scope: Scope, now_ms: u64) -> Verdict {
-        let candidates = self.by_digest.get(&digest.bucket()).map_or(&[][..], Vec::as_slice);
-        let known = candidates.iter().map(|(client, at)| (client, &client.secrets[*at]));
-        let Some((_, known)) = known.into_iter().find(|(owner, known)| {
-            // Another client's token is unknown here.
-            known.digest == *digest && owner.code.as_str() == client
-        }) else {
-            return Verdict::Unknown;
-        };
+        let Some(known) = self.known(client, digest) else { return Verdict::Unknown };
         if now_ms >= known.until_ms {
             return Verdict::Expired;
         }
@@ -128,6 +122,20 @@ impl AuthState {
         }
         known.used.touch(now_ms);
         Verdict::Good
+    }
+
+    /// What the token of a digest is called.
+    #[must_use]
+    pub fn name_of(&self, client: &str, digest: &Digest) -> Option<Arc<str>> {
+        self.known(client, digest).map(|known| Arc::clone(&known.name))
+    }
+
+    fn known(&self, client: &str, digest: &Digest) -> Option<&Known> {
+        let candidates = self.by_digest.get(&digest.bucket()).map_or(&[][..], Vec::as_slice);
+        let mut known = candidates.iter().map(|(client, at)| (client, &client.secrets[*at]));
+        // Another client's token is unknown here.
+        let found = known.find(|(owner, known)| known.digest == *digest && owner.code.as_str() == client);
+        found.map(|(_, known)| known)
     }
 
     /// When each token was last used here.
@@ -194,10 +202,11 @@ impl AuthState {
         let mut secrets = Vec::new();
         for token in &record.tokens {
             let used = self.used.get(&token.id).cloned().unwrap_or_default();
+            let name: Arc<str> = token.name.as_str().into();
             let scopes = token.scopes.iter().fold(0, |bits, scope| bits | bit(*scope));
             let mut add = |digest, until_ms| {
-                let token = token.id.clone();
-                secrets.push(Known { digest, token, scopes, until_ms, used: Arc::clone(&used) });
+                let (token, name) = (token.id.clone(), Arc::clone(&name));
+                secrets.push(Known { digest, token, name, scopes, until_ms, used: Arc::clone(&used) });
             };
             add(token.digest, token.expires_ms);
             if let Some(grace) = &token.grace {

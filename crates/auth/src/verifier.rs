@@ -77,6 +77,14 @@ pub enum Denied {
 /// The header of a pass ([`crate::seal::Sealer::pass`]).
 pub const PASS_HEADER: &str = "cameo-pass";
 
+/// The header that names whom a pass is for, percent-encoded; signed with it.
+pub const BY_HEADER: &str = "cameo-by";
+
+/// Who makes a change, beside a request whose caller is known: `token:NAME` or `user:NAME`. A Rust value, as [`Internal`]:
+/// it cannot come over the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller(pub Arc<str>);
+
 /// Marks a request that comes from the control plane's own pages, for somebody whose role has been checked. It cannot come
 /// over the network: it is a Rust value beside the request. A control plane in another process sends a pass instead, which
 /// the verifier turns into this mark.
@@ -267,6 +275,11 @@ fn client_of(request: &Request) -> Option<&str> {
     plain(code).then_some(code)
 }
 
+/// Whom a request names as the one it is for.
+fn by(request: &Request) -> Option<&str> {
+    request.headers().get(BY_HEADER)?.to_str().ok().filter(|by| !by.is_empty())
+}
+
 fn token_in_query(request: &Request) -> bool {
     parameters(request).any(|pair| is_named(pair, QUERY_TOKEN))
 }
@@ -324,7 +337,23 @@ impl VerifierLayer {
         let (Some(control), Some(pass)) = (&shared.control, request.headers().get(PASS_HEADER)) else { return false };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let pass = pass.to_str().unwrap_or_default();
-        control.passes(pass, request.method().as_str(), path, shared.clock.unix_ms() / 1000)
+        let by = by(request).unwrap_or_default();
+        control.passes(pass, request.method().as_str(), path, by, shared.clock.unix_ms() / 1000)
+    }
+
+    /// Who makes a change, when a token opened the route for it.
+    fn caller(&self, request: &Request) -> Option<Caller> {
+        if !matches!(self.scope, Scope::ProfileWrite | Scope::BulkWrite)
+            || !request.headers().contains_key(AUTHORIZATION)
+        {
+            return None;
+        }
+        let client = client_of(request)?;
+        let state = self.verifier.state();
+        // Without authentication a token is not looked at, and proves nothing.
+        state.client(client).filter(|client| client.record.require_authentication)?;
+        let name = state.name_of(client, &bearer(request.headers()).ok()?)?;
+        Some(Caller(["token:", &*name].concat().into()))
     }
 }
 
@@ -343,9 +372,18 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         match self.layer.decide(&request) {
-            Ok(()) => Either::Left(self.inner.call(request)),
+            Ok(()) => {
+                if let Some(caller) = self.layer.caller(&request) {
+                    request.extensions_mut().insert(caller);
+                }
+                Either::Left(self.inner.call(request))
+            }
             Err(_) if self.layer.has_pass(&request) => {
                 request.extensions_mut().insert(Internal);
+                let by = by(&request).map(|by| percent_encoding::percent_decode_str(by).decode_utf8_lossy().into());
+                if let Some(by) = by {
+                    request.extensions_mut().insert(Caller(by));
+                }
                 Either::Left(self.inner.call(request))
             }
             Err(denied) => {

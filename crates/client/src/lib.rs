@@ -131,6 +131,36 @@ impl Client {
         self.transport.json(Call::new(Method::GET, self.profile_path(kind, id)).retry(true)).await
     }
 
+    /// A profile as it read at a time: RFC 3339 text, or milliseconds since 1970. Log time counts, not `occurredAt`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with status 404 when there was none then, 410 when the log does not reach back that far.
+    pub async fn profile_as_of(&self, kind: &str, id: &str, time: &str) -> Result<Value, Error> {
+        let path = format!("{}?asOf={}", self.profile_path(kind, id), encode(time));
+        self.transport.json(Call::new(Method::GET, path).retry(true)).await
+    }
+
+    /// What happened to a profile, newest first: `{entries: […], next?, completeSince?}`. `limit` is 1 to 200; `after` is
+    /// the `next` of the page before.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with status 404 when nothing is known of it.
+    pub async fn history(&self, kind: &str, id: &str, limit: usize, after: Option<&str>) -> Result<Value, Error> {
+        let after = after.map(|after| format!("&after={}", encode(after))).unwrap_or_default();
+        let path = format!("{}/history?limit={limit}{after}", self.profile_path(kind, id));
+        self.transport.json(Call::new(Method::GET, path).retry(true)).await
+    }
+
+    /// Everything that is held about a profile, as the JSON file that a browser would download.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with status 404 when nothing is known of it.
+    pub async fn export(&self, kind: &str, id: &str) -> Result<Vec<u8>, Error> {
+        let path = format!("{}/export", self.profile_path(kind, id));
+        let reply = self.transport.send(Call::new(Method::GET, path).retry(true)).await?;
+        Ok(reply.body.into())
+    }
+
     /// Sets and removes attributes of a profile; the reply is the profile afterwards.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod settings;
 mod sign_in;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod upstream;
 mod users;
 
@@ -67,6 +68,7 @@ pub(crate) fn router(plane: &Plane, upstream: Upstream) -> (Router, Vec<RouteAcc
         .get("/admin/c/{client}/settings", role(Action::SettingsRead), settings::page)
         .post("/admin/c/{client}/settings", role(Action::SettingsWrite), settings::change)
         .get("/admin/c/{client}/profiles", role(Action::ProfileRead), profiles::page)
+        .get("/admin/c/{client}/profiles/export", role(Action::ProfileRead), timeline::export)
         .post("/admin/c/{client}/profiles/edit", role(Action::ProfileWrite), profiles::edit)
         .post("/admin/c/{client}/profiles/erase", role(Action::ProfileErase), profiles::erase)
         .get("/admin/c/{client}/batches", role(Action::BatchRead), batches::page)

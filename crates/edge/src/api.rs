@@ -3,6 +3,7 @@
 mod cors;
 mod fetch;
 mod health;
+pub(crate) mod history;
 pub(crate) mod ids;
 mod native;
 pub(crate) mod openapi;
@@ -12,7 +13,7 @@ mod update;
 mod visit;
 pub(crate) mod visits;
 mod wording;
-mod write;
+pub(crate) mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use cameo_auth::{Access, Routes, Scope};
 use cameo_eventlog::EventLog;
 use cameo_http::Refusal;
 use http::{HeaderName, Method};
+use tokio::sync::Semaphore;
 
 use crate::config::EdgeConfig;
 use crate::metrics::ApiMeters;
@@ -38,6 +40,8 @@ pub(crate) struct App<L: EventLog> {
     pub(crate) spool: Option<Arc<Spool>>,
     pub(crate) meters: ApiMeters,
     pub(crate) ids: ids::Generator,
+    /// A permit for each reader of history.
+    pub(crate) history_readers: Arc<Semaphore>,
 }
 
 /// Seconds for which the log has not been heard from, in the answer to a read: what was appended elsewhere since is not
@@ -74,6 +78,8 @@ pub(crate) fn router<L: EventLog>(app: Arc<App<L>>) -> (Router, Vec<RouteAccess>
     );
     let others = Routes::new(guard())
         .get("/v1/{client}/profiles/{kind}/{id}", READ, native::get)
+        .get("/v1/{client}/profiles/{kind}/{id}/history", READ, history::history)
+        .get("/v1/{client}/profiles/{kind}/{id}/export", READ, history::export)
         .patch("/v1/{client}/profiles/{kind}/{id}", WRITE, native::patch)
         .delete("/v1/{client}/profiles/{kind}/{id}", WRITE, native::delete)
         .get("/rest/v1/profiles/{id}", READ, fetch::by_tnt_id)

@@ -8,7 +8,7 @@ use cameo_auth::routes::RouteAccess;
 use cameo_eventlog::EventLog;
 use cameo_profile::Event;
 use cameo_profile::event::ClientSettings;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::api::ids::Generator;
@@ -50,7 +50,8 @@ impl<L: EventLog> Edge<L> {
         let replica = Arc::new(replica);
         settle_lifetimes(&config, &replica).await?;
         let draining = spool.clone().map(|spool| tokio::spawn(drain(spool, Arc::clone(&replica))));
-        let app = App { replica, config, spool, meters: ApiMeters::new(), ids: Generator::default() };
+        let (ids, history_readers) = (Generator::default(), Arc::new(Semaphore::new(api::history::READERS)));
+        let app = App { replica, config, spool, meters: ApiMeters::new(), ids, history_readers };
         Ok(Self { app: Arc::new(app), draining })
     }
 

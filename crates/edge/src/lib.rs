@@ -13,11 +13,12 @@
 //! - Nobody but an applier thread changes a partition's state, and only by frames of the log, in order.
 //! - A partition that meets a gap, a broken chain or bytes that do not decode stops for good: it is served and
 //!   checkpointed no more, and `/readyz` names the position.
-//! - A checkpoint holds a partition's pairs and position of one and the same moment.
+//! - A checkpoint holds a partition's pairs, its index of history and its position of one and the same moment.
 
 mod api;
 mod config;
 mod edge;
+mod history;
 mod metrics;
 pub mod replica;
 mod spool;

@@ -31,12 +31,15 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::EdgeConfig;
+use crate::history;
 use crate::metrics::ReplicaMeters;
 use crate::spool::{Spool, SpoolError};
 
 pub use call::{Answer, AnswerResult, Render};
 pub use checkpoint::CheckpointError;
 pub use snapshots::{SnapshotOutcome, SnapshotTaken};
+
+pub(crate) use apply::describe;
 
 use call::{Call, EventTicket};
 use checkpoint::Checkpoint;
@@ -164,6 +167,8 @@ struct Folded {
     lineage: Lineage,
     position: Position,
     at: LogTime,
+    /// What its events touched, as far as no checkpoint has it.
+    history: history::Pending,
 }
 
 #[derive(Debug, Default)]
@@ -195,6 +200,12 @@ struct Inner<L: EventLog> {
     /// Turns true when the replica closes.
     closing: watch::Sender<bool>,
     checkpoint_failing: AtomicBool,
+    /// Where the index of history is.
+    checkpoint: Checkpoint,
+    /// Has not caught up yet with what was in the log at the start.
+    catching_up: AtomicBool,
+    /// Told after every checkpoint, whether or not it could be written.
+    notes_taken: Notify,
     /// What is told of every visit that is applied.
     spool: Option<Arc<Spool>>,
     /// When the last checkpoint was written, or the replica opened.
@@ -262,7 +273,10 @@ impl<L: EventLog> Replica<L> {
     pub(crate) fn open_with(config: &EdgeConfig, log: Arc<L>, spool: Option<Arc<Spool>>) -> Result<Self, OpenError> {
         let (checkpoint, found) = Checkpoint::open(config.checkpoint_dir.clone(), &*log)?;
         let meters = ReplicaMeters::new();
-        let folded = load::complete(config, &*log, &checkpoint, found, &meters)?;
+        let mut folded = load::complete(config, &*log, &checkpoint, found, &meters)?;
+        for (partition, folded) in log.partitions().iter().zip(&mut folded) {
+            folded.history = history::Pending::with_gaps(checkpoint.gaps(partition, folded.position, folded.at)?);
+        }
         let appender = Appender::start(Arc::clone(&log), AppenderOptions::default())?;
         let slots = folded.into_iter().map(|state| Slot { state: RwLock::new(state), ..Slot::default() });
         let (ask_snapshots, asked) = mpsc::channel(snapshots::REQUESTS);
@@ -274,20 +288,26 @@ impl<L: EventLog> Replica<L> {
             snapshots: config.snapshots.is_some().then_some(ask_snapshots),
             closing: watch::Sender::new(false),
             checkpoint_failing: AtomicBool::new(false),
+            checkpoint: checkpoint.clone(),
+            catching_up: AtomicBool::new(true),
+            notes_taken: Notify::new(),
             spool,
             checkpointed: Mutex::new(Instant::now()),
             meters,
             log,
         });
         let replica = Self { inner, threads: Mutex::new(Vec::new()) };
+        // Before it has caught up: what a long replay notes of history has to be written meanwhile.
+        let upkeep = upkeep::Upkeep::new(Arc::clone(&replica.inner), checkpoint.clone(), config);
+        replica.spawn("replica-upkeep".into(), move || upkeep.run())?;
         replica.start_appliers()?;
         replica.catch_up(None)?;
+        replica.inner.catching_up.store(false, Ordering::Relaxed);
+        replica.inner.notes_taken.notify_waiters();
         if let Some(config) = config.snapshots.clone() {
-            let taker = snapshots::Taker::new(Arc::clone(&replica.inner), checkpoint.clone(), config, asked);
+            let taker = snapshots::Taker::new(Arc::clone(&replica.inner), checkpoint, config, asked);
             replica.spawn("replica-snapshots".into(), move || taker.run())?;
         }
-        let upkeep = upkeep::Upkeep::new(Arc::clone(&replica.inner), checkpoint, config);
-        replica.spawn("replica-upkeep".into(), move || upkeep.run())?;
         Ok(replica)
     }
 
@@ -403,6 +423,26 @@ impl<L: EventLog> Replica<L> {
         self.inner.check(partition)?;
         let state = self.inner.slots[partition.index()].state.read();
         Ok(read(&state.fold, self.inner.log.now()))
+    }
+
+    /// Reads a partition, and what its events touched that no checkpoint has yet.
+    pub(crate) fn noted<R>(
+        &self,
+        partition: Partition,
+        read: impl FnOnce(&PartitionState) -> R,
+    ) -> Result<(history::pending::Notes, R), SubmitError> {
+        self.inner.check(partition)?;
+        let state = self.inner.slots[partition.index()].state.read();
+        Ok((state.history.copy(), read(&state.fold)))
+    }
+
+    /// The index of history, unless it is being opened anew.
+    pub(crate) fn index(&self) -> Option<fjall::Keyspace> {
+        self.inner.checkpoint.index()
+    }
+
+    pub(crate) fn log(&self) -> &L {
+        &self.inner.log
     }
 
     /// Appends one event and waits until it has been applied here.

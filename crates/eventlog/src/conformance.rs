@@ -12,7 +12,8 @@ use bytes::Bytes;
 
 use crate::frame::{AppenderId, FRAME_BYTES_MAX, Frame, FrameBuilder, HEADER_BYTES};
 use crate::{
-    AppendError, BATCH_BYTES, EventLog, LogReader, LogTime, Partition, PartitionCount, Position, ReadError, StoredFrame,
+    AppendError, BATCH_BYTES, EventLog, Hint, LogReader, LogTime, Partition, PartitionCount, Position, ReadError,
+    StoredFrame,
 };
 
 /// Makes logs for the suite.
@@ -40,7 +41,7 @@ pub async fn run_all<B: Backend>(backend: &B) {
     }
     cases! {
         empty order_and_positions from_any_position live_tail cancelled_reads partitions_apart concurrent_appenders
-        large_frames unfit_frames log_time ahead trim reopen
+        large_frames unfit_frames log_time ahead by_position trim reopen
     }
 }
 
@@ -286,6 +287,51 @@ pub async fn ahead<B: Backend>(backend: &B) {
     }
 }
 
+/// Any frame is found by its position, whatever the hint; what stands nowhere is said to.
+pub async fn by_position<B: Backend>(backend: &B) {
+    let log = backend.create("by-position", count(3)).await;
+    for n in 0..20 {
+        let group = vec![frame(P0, 2 * n + 1, 20_000), frame(P1, n + 1, 10), frame(P0, 2 * n + 2, 50)];
+        append(&log, group).await;
+    }
+    let all = read(&mut log.reader(vec![(P0, Position::START), (P1, Position::START)]), 60).await;
+    let found = found_again(&log, &all).await;
+    for partition in [P0, P1, Partition(2)] {
+        let nowhere = log.last(partition).next();
+        for position in [Position::START, nowhere, Position(u64::MAX)] {
+            let error = log.frame(partition, position, Hint::default()).await;
+            assert!(matches!(error, Err(ReadError::NoFrame { .. })), "{position} {error:?}");
+        }
+    }
+    if !B::CONTIGUOUS {
+        // Partitions 0 and 1 may share positions: then one has no frame where the other has.
+        let shared: Vec<_> = all.iter().map(|frame| (frame.partition, frame.position)).collect();
+        for (partition, position) in shared {
+            let other = if partition == P0 { P1 } else { P0 };
+            let held = all.iter().any(|frame| (frame.partition, frame.position) == (other, position));
+            assert_eq!(log.frame(other, position, Hint::default()).await.is_ok(), held);
+        }
+    }
+    let none = log.frame(Partition(3), Position(1), Hint::default()).await;
+    assert!(matches!(none, Err(ReadError::NoSuchPartition { .. })), "{none:?}");
+    let Some(log) = backend.reopen(log).await else { return };
+    assert_eq!(found_again(&log, &all).await, found);
+}
+
+/// Asks for each frame by its own hint, by none and by that of another.
+async fn found_again<L: EventLog>(log: &L, all: &[StoredFrame]) -> usize {
+    for (n, frame) in all.iter().enumerate() {
+        let other = all[(n + 7) % all.len()].hint;
+        for hint in [frame.hint, Hint::default(), other, Hint(u64::MAX), Hint(frame.hint.0 ^ 1)] {
+            let found = log.frame(frame.partition, frame.position, hint).await;
+            let found = found.unwrap_or_else(|error| panic!("{} {hint:?}: {error}", frame.position));
+            assert_eq!((found.position, &found.bytes), (frame.position, &frame.bytes));
+            assert!(found.at <= frame.at && found.hint == frame.hint);
+        }
+    }
+    all.len()
+}
+
 /// A trim drops no more than it may, what is left can be read, what is gone is said to be.
 pub async fn trim<B: Backend>(backend: &B) {
     let log = backend.create("trim", count(2)).await;
@@ -305,9 +351,12 @@ pub async fn trim<B: Backend>(backend: &B) {
         assert!(first <= position.next(), "{first} is past {position}");
         let mut reader = log.reader(vec![(partition, position)]);
         let left = positions.iter().filter(|of| of[partition.index()] > position).count();
-        read(&mut reader, left).await;
+        let left = read(&mut reader, left).await;
+        found_again(&log, &left).await;
         if first > Position::START.next() {
             let gone = log.reader(vec![(partition, Position::START)]).next_batch().await;
+            assert!(matches!(gone, Err(ReadError::Trimmed { .. })), "{gone:?}");
+            let gone = log.frame(partition, Position(first.0 - 1), Hint::default()).await;
             assert!(matches!(gone, Err(ReadError::Trimmed { .. })), "{gone:?}");
         }
     }

@@ -9,6 +9,7 @@
 mod disk;
 mod group;
 mod meta;
+mod random;
 mod reader;
 mod recover;
 mod scan;
@@ -29,8 +30,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Rising};
-use crate::error::{AppendError, IoError, OpenError, TrimError, unfit};
-use crate::{EventLog, LogId, LogTime, Partition, PartitionCount, Position, Trimmed};
+use crate::error::{AppendError, IoError, OpenError, ReadError, TrimError, unfit};
+use crate::{EventLog, Hint, LogId, LogTime, Partition, PartitionCount, Position, StoredFrame, Trimmed};
 
 pub use reader::EmbeddedReader;
 
@@ -270,6 +271,10 @@ impl EventLog for EmbeddedLog {
 
     fn reader(&self, from: Vec<(Partition, Position)>) -> EmbeddedReader {
         EmbeddedReader::new(Arc::clone(&self.shared), from)
+    }
+
+    async fn frame(&self, partition: Partition, position: Position, hint: Hint) -> Result<StoredFrame, ReadError> {
+        random::read(&self.shared, partition, position, hint)
     }
 
     async fn trim(&self, upto: &[(Partition, Position)], older_than: LogTime) -> Result<Trimmed, TrimError> {

@@ -187,6 +187,14 @@ pub enum ReadError {
         /// The file that the log ends in, or what else stores it.
         place: PathBuf,
     },
+    /// No frame of this partition stands there.
+    #[error("partition {partition} has no frame at position {position}")]
+    NoFrame {
+        /// The partition.
+        partition: Partition,
+        /// What was asked for.
+        position: Position,
+    },
     /// There is no such partition.
     #[error("the log has {} partitions; there is no partition {partition}", count.get())]
     NoSuchPartition {
@@ -198,6 +206,9 @@ pub enum ReadError {
     /// The log is not what it was: acknowledged frames were lost or replaced.
     #[error("the log lost frames that were acknowledged: {0}")]
     Rewritten(String),
+    /// NATS cannot be asked, or says no.
+    #[error("the log's streams cannot be read")]
+    Nats(#[from] cameo_nats::RequestError),
     /// The file system said no.
     #[error(transparent)]
     Io(#[from] IoError),

@@ -25,9 +25,9 @@ use futures_util::{StreamExt as _, stream};
 use tokio::runtime::Handle;
 
 use crate::clock::{Clock, Rising};
-use crate::error::{AppendError, OpenError, TrimError, unfit};
+use crate::error::{AppendError, OpenError, ReadError, TrimError, unfit};
 use crate::frame;
-use crate::{EventLog, LogId, LogTime, Partition, PartitionCount, Position, Trimmed};
+use crate::{EventLog, Hint, LogId, LogTime, Partition, PartitionCount, Position, StoredFrame, Trimmed};
 
 pub use reader::JetStreamReader;
 
@@ -347,6 +347,46 @@ impl EventLog for JetStreamLog {
 
     fn reader(&self, from: Vec<(Partition, Position)>) -> JetStreamReader {
         JetStreamReader::start(&self.0, from)
+    }
+
+    async fn frame(&self, partition: Partition, position: Position, _: Hint) -> Result<StoredFrame, ReadError> {
+        let count = self.0.partitions;
+        if partition.0 >= count.get() {
+            return Err(ReadError::NoSuchPartition { partition, count });
+        }
+        let number = self.0.stream_of(partition);
+        let stream = &self.0.streams[number];
+        let (first, last) = (self.first(partition), self.last(partition));
+        if position != Position::START && position < first {
+            return Err(ReadError::Trimmed { partition, wanted: position, first });
+        }
+        // What was read of the stream may be ahead of what its watch has seen; positions beyond both are asked for too.
+        let subject = format!("{}.log.{number}.{partition}", self.0.name);
+        let message = match self.0.nats.direct_at(&stream.name, position.0).await {
+            Ok(Some(message)) => Some(message),
+            // The replica that was asked may be behind; the leader is not.
+            Ok(None) | Err(_) if position.0 > 0 => self.0.nats.at(&stream.name, position.0).await?,
+            _ => None,
+        };
+        match message {
+            Some(message) if message.subject == subject => {
+                let at = LogTime(message.at_ms());
+                Ok(StoredFrame { partition, position, at, hint: Hint::default(), bytes: message.payload })
+            }
+            Some(_) => Err(ReadError::NoFrame { partition, position }),
+            // Nothing stands there, and what is behind it was told: it went with a trim that is not known here yet.
+            None if position != Position::START && position < last => {
+                let info = self.0.nats.stream_info(&stream.name).await?;
+                match info.map(|info| Position(info.first)) {
+                    Some(first) if position < first => {
+                        stream.first.fetch_max(first.0, Ordering::AcqRel);
+                        Err(ReadError::Trimmed { partition, wanted: position, first })
+                    }
+                    _ => Err(ReadError::NoFrame { partition, position }),
+                }
+            }
+            None => Err(ReadError::NoFrame { partition, position }),
+        }
     }
 
     async fn trim(&self, upto: &[(Partition, Position)], older_than: LogTime) -> Result<Trimmed, TrimError> {

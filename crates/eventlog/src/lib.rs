@@ -12,6 +12,7 @@
 //!   and every reader sees it at that position, after all lower positions of its partition.
 //! - Positions rise within a partition, with gaps where partitions share them (JetStream); log times never fall.
 //! - A reader never skips: what it cannot read intact is an error that names the position.
+//! - [`EventLog::frame`] gives the very bytes that stand at a position, or says that they were trimmed, for any hint.
 
 pub mod appender;
 pub mod clock;
@@ -51,6 +52,11 @@ impl fmt::Display for LogId {
     }
 }
 
+/// Where a backend finds a frame again without looking for it: opaque, and good for as long as the frame is held.
+/// The default says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hint(pub u64);
+
 /// One frame as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredFrame {
@@ -60,6 +66,8 @@ pub struct StoredFrame {
     pub position: Position,
     /// When the log took it.
     pub at: LogTime,
+    /// For [`EventLog::frame`].
+    pub hint: Hint,
     /// The encoded frame, for [`frame::Frame::decode`].
     pub bytes: Bytes,
 }
@@ -133,6 +141,18 @@ pub trait EventLog: Send + Sync + 'static {
     /// Reads the given partitions, each after the given position. What is wrong with a position (trimmed away, or
     /// past the end) is said by [`LogReader::next_batch`]: by its first call, unless the log may not know its own end yet.
     fn reader(&self, from: Vec<(Partition, Position)>) -> Self::Reader;
+
+    /// Reads the one frame at a position. `hint` is what a reader said of it, or the default; it decides how long this
+    /// takes, never what it gives. May block its thread on a read from disk.
+    ///
+    /// Where the clocks of several servers stamp a log, the frame's time may be lower than what a reader of the whole
+    /// partition said, as that does not fall.
+    fn frame(
+        &self,
+        partition: Partition,
+        position: Position,
+        hint: Hint,
+    ) -> impl Future<Output = Result<StoredFrame, ReadError>> + Send;
 
     /// Drops what is at or before `upto` **and** older than `older_than`, in whole units of storage: it may keep more,
     /// never less. Partitions that are not named keep everything.

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, Rising};
 use crate::error::{AppendError, ReadError, TrimError, unfit};
 use crate::{
-    BATCH_BYTES, EventLog, LogId, LogReader, LogTime, Partition, PartitionCount, Position, StoredFrame, Trimmed,
+    BATCH_BYTES, EventLog, Hint, LogId, LogReader, LogTime, Partition, PartitionCount, Position, StoredFrame, Trimmed,
 };
 
 /// What the next append of a [`MemoryLog`] shall do instead of succeeding.
@@ -109,7 +109,7 @@ impl MemoryLog {
             let index = partition.index();
             let position = Position(frames.last[index]).next();
             frames.last[index] = position.0;
-            frames.held[index].push_back(StoredFrame { partition, position, at, bytes });
+            frames.held[index].push_back(StoredFrame { partition, position, at, hint: Hint::default(), bytes });
             results.push(if failure.is_some() { Err(unknown.clone()) } else { Ok(position) });
         }
         drop(frames);
@@ -157,6 +157,19 @@ impl EventLog for MemoryLog {
             (asked > last).then_some((partition, asked, last))
         });
         MemoryReader { log: self.clone(), next: from.into_iter().map(|(p, after)| (p, after.next())).collect(), ahead }
+    }
+
+    async fn frame(&self, partition: Partition, position: Position, _: Hint) -> Result<StoredFrame, ReadError> {
+        let frames = self.0.frames.lock();
+        let Some(held) = frames.held.get(partition.index()) else {
+            return Err(ReadError::NoSuchPartition { partition, count: self.0.partitions });
+        };
+        let first = Position(frames.last[partition.index()] - held.len() as u64).next();
+        if position != Position::START && position < first {
+            return Err(ReadError::Trimmed { partition, wanted: position, first });
+        }
+        let frame = position.0.checked_sub(first.0).and_then(|n| held.get(usize::try_from(n).ok()?));
+        frame.cloned().ok_or(ReadError::NoFrame { partition, position })
     }
 
     async fn trim(&self, upto: &[(Partition, Position)], older_than: LogTime) -> Result<Trimmed, TrimError> {

@@ -107,6 +107,31 @@ impl Nats {
         }
     }
 
+    /// The message at a sequence, as any replica has it: none may also mean that the replica is behind.
+    ///
+    /// # Errors
+    /// When nobody answered, or it cannot be read.
+    pub async fn direct_at(&self, stream: &str, seq: u64) -> Result<Option<Stored>, RequestError> {
+        let subject = format!("$JS.API.DIRECT.GET.{stream}");
+        let mut waiting = self.ask(&subject, None, json!({ "seq": seq }).to_string().into()).await?;
+        let lost = self.lost();
+        let reply = tokio::select! {
+            reply = waiting.next() => reply,
+            () = lost => return Err(RequestError::Timeout(subject)),
+            () = tokio::time::sleep(PATIENCE) => return Err(RequestError::Timeout(subject)),
+        };
+        match reply.status {
+            Some(StatusCode::NOT_FOUND) => return Ok(None),
+            Some(StatusCode::NO_RESPONDERS) => return Err(RequestError::NoResponders(subject)),
+            Some(status) if status != StatusCode::OK => {
+                let said = reply.description.unwrap_or_default();
+                return Err(RequestError::Refused { subject, code: u64::from(status.as_u16()), said });
+            }
+            _ => {}
+        }
+        Ok(Stored::read(reply).filter(|stored| stored.seq == seq))
+    }
+
     /// The last message of a subject, as the stream's leader has it.
     ///
     /// # Errors

@@ -77,6 +77,16 @@ impl Clients {
         })
     }
 
+    /// All of them, with the lifetimes that were set up to a time; with none, as before any was set.
+    pub(crate) fn as_of(&self, at: Option<LogTime>) -> Self {
+        let as_of = |client: &Client| {
+            let Some(at) = at else { return Client::new(&client.code) };
+            let set = client.lifetimes.iter().skip(1).take_while(|(from, _)| *from <= at).count();
+            Client { code: client.code.clone(), lifetimes: client.lifetimes[..=set].to_vec() }
+        };
+        Self { all: self.all.iter().map(as_of).collect(), changed: false }
+    }
+
     pub(crate) fn get(&self, id: u32) -> Option<&Client> {
         self.all.get(id as usize)
     }

@@ -29,11 +29,11 @@ pub mod position;
 mod session;
 pub mod state;
 pub mod time;
-mod varint;
+pub mod varint;
 pub mod view;
 
 pub use event::Event;
 pub use ids::{Address, AddressBuf, ClientCode, Kind};
 pub use position::{Partition, PartitionCount, Position};
-pub use state::{Outcome, PartitionState};
+pub use state::{Outcome, PartitionState, Replay};
 pub use time::LogTime;

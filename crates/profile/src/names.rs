@@ -18,7 +18,7 @@ pub(crate) enum Name<'a> {
 }
 
 /// The table. Only ever grows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     texts: Vec<Box<str>>,
     by_hash: HashTable<u32>,

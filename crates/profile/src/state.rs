@@ -4,6 +4,7 @@
 //! key–value pairs for checkpoints and back. Reading is by [`ProfileRef`].
 
 mod fold;
+mod replay;
 mod stored;
 
 use hashbrown::HashTable;
@@ -21,6 +22,7 @@ use crate::view::ProfileRef;
 
 pub use crate::batch::{BatchHead, BatchOpenedOutcome, BatchPart, RowErrorOwned};
 pub use fold::{Outcome, UpdateOutcome, VisitOutcome};
+pub use replay::Replay;
 pub use stored::{Changes, RestoreError};
 
 /// The state of one partition.

@@ -1,7 +1,7 @@
-//! Variable-length integers of the packed forms: 7 bits a byte, low bits first; signed ones zigzag-coded.
+//! Variable-length integers of the packed forms, and of indexes built on them: 7 bits a byte, low bits first; signed ones zigzag-coded.
 
 /// Appends `value`.
-pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
+pub fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -10,12 +10,12 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends a signed value.
-pub(crate) fn put_signed(out: &mut Vec<u8>, value: i64) {
+pub fn put_signed(out: &mut Vec<u8>, value: i64) {
     put(out, ((value << 1) ^ (value >> 63)) as u64);
 }
 
 /// Appends bytes after their length.
-pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
@@ -23,30 +23,39 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Reads from bytes that this crate wrote. Past the end everything reads as zero or empty and [`Self::is_bad`] says so:
 /// hot paths check once, at the end, or not at all where the bytes never left memory.
 #[derive(Clone, Copy)]
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     bytes: &'a [u8],
     bad: bool,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+    /// Reads from the start.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, bad: false }
     }
 
-    pub(crate) const fn is_bad(&self) -> bool {
+    /// Whether anything was read that is not there.
+    #[must_use]
+    pub const fn is_bad(&self) -> bool {
         self.bad
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
+    /// Whether everything has been read.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    pub(crate) const fn rest(&self) -> &'a [u8] {
+    /// What has not been read.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
         self.bytes
     }
 
+    /// One byte.
     #[inline]
-    pub(crate) fn byte(&mut self) -> u8 {
+    pub fn byte(&mut self) -> u8 {
         match self.bytes.split_first() {
             Some((&first, rest)) => {
                 self.bytes = rest;
@@ -59,8 +68,9 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// What [`put`] wrote.
     #[inline]
-    pub(crate) fn varint(&mut self) -> u64 {
+    pub fn varint(&mut self) -> u64 {
         let first = self.byte();
         if first < 0x80 {
             return u64::from(first);
@@ -81,14 +91,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// What [`put_signed`] wrote.
     #[inline]
-    pub(crate) fn signed(&mut self) -> i64 {
+    pub fn signed(&mut self) -> i64 {
         let value = self.varint();
         (value >> 1) as i64 ^ -((value & 1) as i64)
     }
 
+    /// So many bytes.
     #[inline]
-    pub(crate) fn take(&mut self, length: usize) -> &'a [u8] {
+    pub fn take(&mut self, length: usize) -> &'a [u8] {
         if length > self.bytes.len() {
             self.bad = true;
             self.bytes = &[];
@@ -99,14 +111,15 @@ impl<'a> Reader<'a> {
         taken
     }
 
+    /// What [`put_bytes`] wrote.
     #[inline]
-    pub(crate) fn bytes(&mut self) -> &'a [u8] {
+    pub fn bytes(&mut self) -> &'a [u8] {
         let length = self.varint();
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
     /// Bytes that were written from a `str`.
-    pub(crate) fn text(&mut self) -> &'a str {
+    pub fn text(&mut self) -> &'a str {
         std::str::from_utf8(self.bytes()).unwrap_or_else(|_| {
             self.bad = true;
             ""

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use cameo_auth::seal::Sealer;
-use cameo_auth::verifier::PASS_HEADER;
+use cameo_auth::verifier::{BY_HEADER, Caller, PASS_HEADER};
 use cameo_http::{Family, Refusal};
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Uri};
@@ -17,6 +17,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// How long an edge may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,16 +70,21 @@ fn cause(error: &dyn std::error::Error) -> String {
 async fn send_on(State(forward): State<Forward>, mut request: Request) -> Response {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let pass = forward.sealer.pass(request.method().as_str(), &path, now);
+    let by = request.extensions().get::<Caller>().map(|Caller(by)| by.to_string()).unwrap_or_default();
+    // Names of people may have any letters, headers may not.
+    let by = utf8_percent_encode(&by, NON_ALPHANUMERIC).to_string();
+    let pass = forward.sealer.pass(request.method().as_str(), &path, &by, now);
     let unreachable = |why: String| Refusal::new(503, format!("no node answers: {why}")).response(Family::Native);
     let base = if is_bulk(request.uri().path()) { &forward.gateway } else { &forward.edges };
-    let (Ok(uri), Ok(pass)) = (format!("{base}{path}").parse(), HeaderValue::try_from(pass)) else {
+    let headers = (HeaderValue::try_from(pass), HeaderValue::try_from(by));
+    let (Ok(uri), (Ok(pass), Ok(by))) = (format!("{base}{path}").parse(), headers) else {
         return unreachable("the path cannot be sent on".into());
     };
     *request.uri_mut() = uri;
     request.headers_mut().remove(HOST);
     request.headers_mut().remove(CONNECTION);
     request.headers_mut().insert(PASS_HEADER, pass);
+    request.headers_mut().insert(BY_HEADER, by);
     match tokio::time::timeout(PATIENCE, forward.client.request(request)).await {
         Ok(Ok(response)) => response.map(Body::new),
         Ok(Err(error)) => unreachable(cause(&error)),

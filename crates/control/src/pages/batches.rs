@@ -155,7 +155,7 @@ pub(super) async fn upload(
         }
     }
     onward.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let response = site.upstream.send(onward).await;
+    let response = site.upstream.by(&viewer.principal).send(onward).await;
     let refused;
     let result = if response.status().is_success() {
         Ok(Some(if dry_run { "dry run".to_owned() } else { "uploaded".to_owned() }))

@@ -6,6 +6,7 @@ use cameo_http::Refusal;
 use http::header::{CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
 use http::{HeaderValue, StatusCode};
 use maud::{DOCTYPE, Markup, html};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::gate::Viewer;
 use super::live;
@@ -197,6 +198,11 @@ pub(super) fn refusal(plane: &Plane, viewer: &Viewer, refusal: &Refusal) -> Resp
 /// The same, of a problem.
 pub(super) fn problem(plane: &Plane, viewer: &Viewer, why: &Problem) -> Response {
     refusal(plane, viewer, &Refusal::from(why.clone()))
+}
+
+/// Text as part of a path or a query.
+pub(super) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// How long something is, for people: the two largest units.

@@ -6,12 +6,11 @@ use cameo_auth::Action;
 use cameo_http::query;
 use http::Method;
 use maud::{Markup, html};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::gate::{Form, Viewer};
-use super::layout::{Page, Place, csrf, duration};
-use super::{Site, layout};
+use super::layout::{Page, Place, csrf, duration, encode};
+use super::{Site, layout, timeline};
 use crate::plane::{Deed, Problem};
 use crate::session::Flash;
 
@@ -21,7 +20,7 @@ const KINDS: [(&str, &str); 4] =
 
 /// Which profile.
 #[derive(Clone, Debug, Default)]
-struct Which {
+pub(super) struct Which {
     kind: String,
     /// Integration code of a customer id.
     code: String,
@@ -29,7 +28,7 @@ struct Which {
 }
 
 impl Which {
-    fn read(get: impl Fn(&str) -> String) -> Self {
+    pub(super) fn read(get: impl Fn(&str) -> String) -> Self {
         Self { kind: get("kind"), code: get("code"), id: get("id") }
     }
 
@@ -38,20 +37,17 @@ impl Which {
     }
 
     /// Its path on the profile API.
-    fn path(&self, client: &str) -> String {
-        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    pub(super) fn path(&self, client: &str) -> String {
         format!("/v1/{client}/profiles/{}/{}", encode(&self.kind()), encode(&self.id))
     }
 
     /// Its page.
-    fn href(&self, client: &str) -> String {
-        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-        format!(
-            "/admin/c/{client}/profiles?kind={}&code={}&id={}",
-            encode(&self.kind),
-            encode(&self.code),
-            encode(&self.id)
-        )
+    pub(super) fn href(&self, client: &str) -> String {
+        format!("/admin/c/{client}/profiles?{}", self.query())
+    }
+
+    fn query(&self) -> String {
+        format!("kind={}&code={}&id={}", encode(&self.kind), encode(&self.code), encode(&self.id))
     }
 
     /// For the audit log.
@@ -81,10 +77,13 @@ pub(super) async fn page(
     let pairs = query::pairs(query.unwrap_or_default().as_bytes()).unwrap_or_default();
     let field = |name: &str| pairs.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.trim()).to_owned();
     let which = Which::read(field);
-    let found = match which.id.is_empty() {
-        true => None,
-        false => Some(site.upstream.json(Method::GET, &which.path(&client), None).await),
-    };
+    let (as_of, after) = (field("asOf"), field("after"));
+    let (mut found, mut history) = (None, None);
+    if !which.id.is_empty() {
+        let at = if as_of.is_empty() { String::new() } else { format!("?asOf={}", encode(&as_of)) };
+        found = Some(site.upstream.json(Method::GET, &format!("{}{at}", which.path(&client)), None).await);
+        history = Some(site.upstream.json(Method::GET, &timeline::path(&which, &client, &after), None).await);
+    }
     let content = html! {
         form.search method="get" {
             div {
@@ -99,12 +98,20 @@ pub(super) async fn page(
                 label for="id" { "Value" }
                 input id="id" name="id" value=(which.id) required autocomplete="off";
             }
+            div {
+                label for="asOf" { "As of (log time; empty: now)" }
+                input id="asOf" name="asOf" value=(as_of) placeholder="2026-08-18T17:53:39Z" autocomplete="off";
+            }
             button { "Look up" }
         }
         @match &found {
             None => {}
             Some(Err(problem)) => p role="status" { (sentence(&problem.to_string())) },
-            Some(Ok(profile)) => (shown(&viewer, &client, &which, profile)),
+            Some(Ok(profile)) => (shown(&viewer, &client, &which, &as_of, profile)),
+        }
+        // What has ended has a history all the same.
+        @if let Some(history) = history.filter(|history| history.is_ok() || matches!(found, Some(Ok(_)))) {
+            section { (timeline::shown(&which, &client, &after, &history)) }
         }
     };
     let place = Some(Place::Profiles);
@@ -122,7 +129,7 @@ fn lifetime_left(profile: &Value) -> Option<String> {
     Some(duration(u64::try_from(left / 1000).unwrap_or(0)))
 }
 
-fn shown(viewer: &Viewer, client: &str, which: &Which, profile: &Value) -> Markup {
+fn shown(viewer: &Viewer, client: &str, which: &Which, as_of: &str, profile: &Value) -> Markup {
     let may = |action| viewer.principal.may(action, Some(client));
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let none = serde_json::Map::new();
@@ -130,12 +137,18 @@ fn shown(viewer: &Viewer, client: &str, which: &Which, profile: &Value) -> Marku
     html! {
         section {
             h2 { "Profile" }
+            @if !as_of.is_empty() {
+                p.hint role="status" { "As it read at " (as_of) ". " a href=(which.href(client)) { "As it is now" } }
+            }
             dl.facts {
                 @for (name, ids) in profile["ids"].as_object().unwrap_or(&none) { dt { (name) } dd { (listed(ids)) } }
                 dt { "Created" } dd { (text(&profile["createdAt"])) }
                 dt { "Changed" } dd { (text(&profile["modifiedAt"])) }
-                dt { "Lifetime left" } dd { (lifetime_left(profile).unwrap_or_default()) " (until " (text(&profile["expiresAt"])) ")" }
+                @if as_of.is_empty() {
+                    dt { "Lifetime left" } dd { (lifetime_left(profile).unwrap_or_default()) " (until " (text(&profile["expiresAt"])) ")" }
+                }
             }
+            p { a href={ "/admin/c/" (client) "/profiles/export?" (which.query()) } download { "Export everything held (JSON)" } }
             h2 { "Attributes" }
             div.table { table {
                 thead { tr { th { "Name" } th { "Value" } th { "Changed" } } }
@@ -149,8 +162,8 @@ fn shown(viewer: &Viewer, client: &str, which: &Which, profile: &Value) -> Marku
                     }
                 }
             } }
-            @if may(Action::ProfileWrite) { (edit_form(viewer, client, which)) }
-            @if may(Action::ProfileErase) {
+            @if as_of.is_empty() && may(Action::ProfileWrite) { (edit_form(viewer, client, which)) }
+            @if as_of.is_empty() && may(Action::ProfileErase) {
                 details {
                     summary { "Erase this profile" }
                     form method="post" action={ "/admin/c/" (client) "/profiles/erase" } {
@@ -214,8 +227,8 @@ pub(super) async fn edit(
     let done = async {
         // The client as it is, not as the path has it: what goes on upstream is made of its code.
         site.plane.client(&viewer.principal, Action::ProfileWrite, &client).await?;
-        let done =
-            site.upstream.json(Method::PATCH, &which.path(&client), Some(&body)).await.map(|_| Flash::note(&text));
+        let done = site.upstream.by(&viewer.principal).json(Method::PATCH, &which.path(&client), Some(&body)).await;
+        let done = done.map(|_| Flash::note(&text));
         site.plane.note(&viewer.principal, deed, done.as_ref().map(|_| Some(name.to_owned()))).await;
         done
     };
@@ -238,6 +251,7 @@ pub(super) async fn erase(
         site.plane.client(&viewer.principal, Action::ProfileErase, &client).await?;
         let done = site
             .upstream
+            .by(&viewer.principal)
             .json(Method::DELETE, &which.path(&client), None)
             .await
             .map(|_| Flash::note("The profile is erased."));

@@ -5,31 +5,46 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use cameo_auth::verifier::Internal;
+use cameo_auth::verifier::{Caller, Internal};
 use http::Method;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::plane::Problem;
+use crate::principal::Principal;
 
 /// Bytes of an answer that is read whole.
 const ANSWER_BYTES: usize = 4 << 20;
 
 /// Routers that answer for the profile API. What passes is not asked for a token: the role has been checked here.
 #[derive(Clone)]
-pub struct Upstream(Router);
+pub struct Upstream {
+    router: Router,
+    /// Who asks, if somebody does by name.
+    by: Option<Caller>,
+}
 
 impl Upstream {
     /// Over these routes.
     #[must_use]
     pub fn new(router: Router) -> Self {
-        Self(router)
+        Self { router, by: None }
+    }
+
+    /// The same way, for somebody who makes a change.
+    pub(super) fn by(&self, principal: &Principal) -> Self {
+        // An admin key is `key:NAME` already.
+        let kind = if principal.who.starts_with("key:") { "" } else { "user:" };
+        Self { router: self.router.clone(), by: Some(Caller([kind, &principal.who].concat().into())) }
     }
 
     /// Sends a request on.
     pub(super) async fn send(&self, mut request: Request) -> Response {
         request.extensions_mut().insert(Internal);
-        let answered = self.0.clone().oneshot(request).await;
+        if let Some(by) = &self.by {
+            request.extensions_mut().insert(by.clone());
+        }
+        let answered = self.router.clone().oneshot(request).await;
         answered.unwrap_or_else(|never| match never {})
     }
 

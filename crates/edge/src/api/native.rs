@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::Response;
 use cameo_auth::state::Client;
 use cameo_eventlog::EventLog;
@@ -18,14 +18,15 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
+use super::history::{self, Asked};
 use super::visit::{Fields, Object, Text, Time, Value, shorten};
 use super::{App, wording, write};
-use cameo_http::{Family, Refusal, body};
+use cameo_http::{Family, Refusal, body, query};
 
 /// Bytes of a PATCH: a whole profile (TARGET_API §3: 64 KB) with room for JSON's escapes.
 const PATCH_BYTES: usize = 256 << 10;
 
-type Target = Result<Path<(String, String, String)>, PathRejection>;
+pub(super) type Target = Result<Path<(String, String, String)>, PathRejection>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -39,19 +40,29 @@ struct PatchRequest<'a> {
     occurred_at: Option<Time>,
 }
 
-/// A profile.
-#[utoipa::path(get, path = "/v1/{client}/profiles/{kind}/{id}", tag = "profiles", params(("client" = String, Path, description = "Client (tenant) code"), ("kind" = String, Path, description = "`tnt`, `tp`, `ecid` or `cust:CODE`"), ("id" = String, Path, description = "The id")),
-    responses((status = 200, description = "The profile"), (status = 404, description = "None, or no such client")))]
-pub(super) async fn get<L: EventLog>(State(app): State<Arc<App<L>>>, target: Target) -> Response {
+/// A profile, as it is or as it read at an earlier moment.
+#[utoipa::path(get, path = "/v1/{client}/profiles/{kind}/{id}", tag = "profiles", params(("client" = String, Path, description = "Client (tenant) code"), ("kind" = String, Path, description = "`tnt`, `tp`, `ecid` or `cust:CODE`"), ("id" = String, Path, description = "The id"),
+        ("asOf" = Option<String>, Query, description = "Log time at which it is to be read: RFC 3339, or milliseconds since 1970")),
+    responses((status = 200, description = "The profile"), (status = 400, description = "`asOf` is no time, or in the future"), (status = 404, description = "None, or no such client"),
+        (status = 410, description = "`asOf` is before what the log still holds of this profile")))]
+pub(super) async fn get<L: EventLog>(
+    State(app): State<Arc<App<L>>>,
+    target: Target,
+    RawQuery(query): RawQuery,
+) -> Response {
     app.meters.profile_reads.increment(1);
-    let read = || {
+    let read = async {
+        let pairs = query::pairs(query.as_deref().unwrap_or_default().as_bytes())?;
+        if let Some(time) = query::one(&pairs, "asOf")? {
+            return history::as_of(&app, Asked::read(&app, target)?, time).await;
+        }
         let (client, address, partition) = resolve(&app, target)?;
         let client = &client.code;
         let mut response = profile(&app, client, &address, partition)?;
         app.tell_age(&mut response);
         Ok(response)
     };
-    read().unwrap_or_else(|refusal: Refusal| refusal.response(Family::Native))
+    read.await.unwrap_or_else(|refusal: Refusal| refusal.response(Family::Native))
 }
 
 /// Sets and removes attributes: `{set: {}, unset: []}`.
@@ -95,7 +106,10 @@ pub(super) async fn delete<L: EventLog>(State(app): State<Arc<App<L>>>, target: 
     }
 }
 
-fn resolve<L: EventLog>(app: &App<L>, target: Target) -> Result<(Arc<Client>, AddressBuf, Partition), Refusal> {
+pub(super) fn resolve<L: EventLog>(
+    app: &App<L>,
+    target: Target,
+) -> Result<(Arc<Client>, AddressBuf, Partition), Refusal> {
     let Path((client, kind, id)) = target.map_err(|_| Refusal::new(400, "the path is not URL-encoded UTF-8"))?;
     let client = app.client(&client)?;
     let kind = match kind.as_str() {
@@ -115,7 +129,7 @@ fn resolve<L: EventLog>(app: &App<L>, target: Target) -> Result<(Arc<Client>, Ad
     Ok((client, address, partition))
 }
 
-fn missing(client: &ClientCode, address: &AddressBuf) -> Refusal {
+pub(super) fn missing(client: &ClientCode, address: &AddressBuf) -> Refusal {
     let (kind, id) = address.as_address().parts();
     Refusal::new(404, format!("there is no profile of client {client} with {}={}", kind.field(), shorten(id)))
 }

@@ -1,6 +1,6 @@
 //! The OpenAPI description of the edge's routes, for `/openapi.json`. A test holds it against the router.
 
-use super::{cors, fetch, health, native, update, visits};
+use super::{cors, fetch, health, history, native, update, visits};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -11,6 +11,8 @@ use super::{cors, fetch, health, native, update, visits};
         native::get,
         native::patch,
         native::delete,
+        history::history,
+        history::export,
         fetch::by_tnt_id,
         fetch::by_third_party_id,
         fetch::by_ecid,

@@ -2,6 +2,7 @@
 
 mod decoding;
 mod description;
+mod history;
 mod limits;
 mod profiles;
 mod spool;

@@ -1,6 +1,7 @@
 //! The applier: takes frames from the log and folds them into the partitions it owns. The only writer of state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cameo_eventlog::frame::{Admit, Frame};
@@ -10,6 +11,8 @@ use tokio::runtime::Runtime;
 
 use super::call::{Answer, EventTicket};
 use super::{Folded, Halt, Inner};
+use crate::history::pending::{PENDING_BYTES, Place};
+use crate::history::touch;
 
 /// How often stopped partitions are looked at for events that were on their way.
 const STOPPED_LOOK: Duration = Duration::from_millis(50);
@@ -35,6 +38,7 @@ async fn follow<L: EventLog>(inner: &Inner<L>, partitions: &[Partition]) {
             Ok(frames) => {
                 for frame in &frames {
                     apply(inner, frame);
+                    make_room(inner, frame.partition).await;
                 }
                 for (partition, position) in reader.passed() {
                     pass(inner, partition, position);
@@ -66,7 +70,7 @@ async fn stop_all<L: EventLog>(inner: &Inner<L>, partitions: &[Partition], reaso
 }
 
 /// An error with its causes, on one line.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -102,6 +106,31 @@ fn apply<L: EventLog>(inner: &Inner<L>, stored: &StoredFrame) {
         ticket.answer(Ok(answer));
     }
     inner.meters.apply_seconds.record(began.elapsed().as_secs_f64());
+}
+
+/// Asks for a checkpoint when the notes of history fill their room. A replica that is still catching up waits for it:
+/// nobody waits for its answers yet, and nothing of what it replays shall be missing from the index.
+async fn make_room<L: EventLog>(inner: &Inner<L>, partition: Partition) {
+    let slot = &inner.slots[partition.index()];
+    loop {
+        let mut taken = std::pin::pin!(inner.notes_taken.notified());
+        taken.as_mut().enable();
+        if slot.state.read().history.bytes() < PENDING_BYTES / 2 {
+            return;
+        }
+        // A full disk gets no better by trying harder.
+        if inner.checkpoint_failing.load(Ordering::Relaxed) {
+            return;
+        }
+        inner.checkpoint_wanted.notify_one();
+        if !inner.catching_up.load(Ordering::Relaxed) {
+            return;
+        }
+        tokio::select! {
+            () = taken => {}
+            () = inner.closed() => return,
+        }
+    }
 }
 
 /// A partition has been read up to here, though its last frame stands before.
@@ -147,12 +176,18 @@ fn fold<L: EventLog>(
     let at = stored.at.max(state.at);
     match state.lineage.admit(frame.header(), frame.digest(), at) {
         Admit::New => {
-            for bytes in frame.events() {
+            let place = Place::of(stored, at);
+            for (number, bytes) in (0..).zip(frame.events()) {
                 let event = Event::decode(bytes).map_err(|error| describe(&error))?;
+                let before = touch::Before::of(&state.fold, &event);
                 let outcome = state.fold.apply(at, &event);
                 if let (Some(spool), Event::Visit(visit)) = (&inner.spool, &event) {
                     spool.applied(stored.partition, visit);
                 }
+                let Folded { fold, history, .. } = &mut *state;
+                touch::each(fold, at, &event, &outcome, &before, |address, what| {
+                    history.push(&place, number, event.client(), address, &what);
+                });
                 if let Some(ticket) = tickets.next().flatten() {
                     let answer = answer(&state.fold, at, &event, outcome, &ticket);
                     answers.push((ticket, answer));

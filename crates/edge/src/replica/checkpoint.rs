@@ -6,6 +6,7 @@
 //! partition (u16, big-endian) 0 'm'       MessagePack array: format, log id, position, log time, lineage
 //! partition (u16, big-endian) pair key    pair value (cameo-profile, state/stored.rs)
 //! ```
+//! The index of history (history/store.rs) is a keyspace of the same database, written in the same step.
 //! The database is reopened after a failed write: a full disk poisons it, and it must work again when there is room.
 
 use std::future::Future;
@@ -20,11 +21,14 @@ use cameo_eventlog::{EventLog, LogId, LogReader};
 use cameo_profile::state::Changes;
 use cameo_profile::{LogTime, Partition, PartitionCount, Position};
 use cameo_snapshot::{Damage, Head, Reader, Writer};
-use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, Readable};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{Folded, cores};
+use crate::history::Gap;
+use crate::history::pending::Notes;
+use crate::history::store::{self, NewImage};
 
 /// Memtables waiting for the disk at which a write waits. Below the four at which fjall does.
 const SEALED_MEMTABLES: usize = 3;
@@ -50,6 +54,14 @@ pub enum CheckpointError {
         dir: PathBuf,
         /// What the database said.
         source: fjall::Error,
+    },
+    /// The index of history does not read.
+    #[error("the checkpoint in {} cannot be used; {}", dir.display(), REBUILD)]
+    Index {
+        /// Its directory.
+        dir: PathBuf,
+        /// What is wrong with the index.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A record is not what was written.
     #[error("the checkpoint in {}, partition {partition}, is damaged: {reason}; {}", dir.display(), REBUILD)]
@@ -132,6 +144,25 @@ pub(super) struct Taken {
     pub(super) position: Position,
     pub(super) at: LogTime,
     pub(super) lineage: Vec<u8>,
+    pub(super) notes: Notes,
+    pub(super) images: Vec<NewImage>,
+}
+
+/// An open database with its keyspaces.
+#[derive(Clone)]
+pub(super) struct Open {
+    pub(super) database: Database,
+    pairs: Keyspace,
+    /// Of history.
+    pub(super) index: Keyspace,
+}
+
+impl Open {
+    fn at(dir: &Path) -> fjall::Result<Self> {
+        let (database, pairs) = cameo_store::open(dir, KEYSPACE)?;
+        let index = database.keyspace(store::KEYSPACE, KeyspaceCreateOptions::default)?;
+        Ok(Self { database, pairs, index })
+    }
 }
 
 /// What a checkpoint has of a partition.
@@ -164,7 +195,7 @@ struct Shared {
     log: LogId,
     partitions: PartitionCount,
     /// `None` after a failure, until it could be reopened.
-    open: Mutex<Option<(Database, Keyspace)>>,
+    open: Mutex<Option<Open>>,
 }
 
 impl Taken {
@@ -179,10 +210,10 @@ impl Checkpoint {
     /// Opens the database and reads every partition.
     pub(super) fn open<L: EventLog>(dir: PathBuf, log: &L) -> Result<(Self, Vec<Found>), CheckpointError> {
         let unreadable = |source| CheckpointError::Database { dir: dir.clone(), source };
-        let (database, pairs) = cameo_store::open(&dir, KEYSPACE).map_err(unreadable)?;
-        let read = |partition| read(&dir, (&database, &pairs), log, partition);
+        let open = Open::at(&dir).map_err(unreadable)?;
+        let read = |partition| read(&dir, &open, log, partition);
         let found = cores::for_each(log.partitions(), read)?;
-        let open = Mutex::new(Some((database, pairs)));
+        let open = Mutex::new(Some(open));
         Ok((Self(Arc::new(Shared { dir, log: log.id(), partitions: log.partitions(), open })), found))
     }
 
@@ -193,7 +224,7 @@ impl Checkpoint {
 
     /// Writes what was taken from one partition, all or nothing. Not yet durable: see [`Self::persist`].
     pub(super) fn write(&self, taken: &Taken) -> fjall::Result<()> {
-        let (database, pairs) = self.database()?;
+        let Open { database, pairs, index } = self.database()?;
         let mut batch = database.batch();
         for pair in &taken.changes.deletes {
             batch.remove(&pairs, key(taken.partition, pair));
@@ -203,13 +234,15 @@ impl Checkpoint {
         }
         let mark = mark(self.0.log, taken.position, taken.at, taken.lineage.clone());
         batch.insert(&pairs, key(taken.partition, &MARK), mark);
-        self.commit(&pairs, batch)
+        let place = (taken.position, taken.at);
+        store::write(&mut batch, &index, taken.partition, place, &taken.notes, &taken.images)?;
+        self.commit(&[&pairs, &index], batch)
     }
 
-    fn commit(&self, pairs: &Keyspace, batch: OwnedWriteBatch) -> fjall::Result<()> {
+    fn commit(&self, keyspaces: &[&Keyspace], batch: OwnedWriteBatch) -> fjall::Result<()> {
         // fjall waits without end while four memtables wait for a disk that may be full: here the wait ends before.
         let since = Instant::now();
-        while pairs.sealed_memtable_count() >= SEALED_MEMTABLES {
+        while keyspaces.iter().any(|keyspace| keyspace.sealed_memtable_count() >= SEALED_MEMTABLES) {
             if since.elapsed() > FLUSH_PATIENCE {
                 *self.0.open.lock() = None;
                 return Err(fjall::Error::Poisoned);
@@ -225,7 +258,7 @@ impl Checkpoint {
 
     /// Makes what was written durable.
     pub(super) fn persist(&self) -> fjall::Result<()> {
-        let done = self.database()?.0.persist(PersistMode::SyncData);
+        let done = self.database()?.database.persist(PersistMode::SyncData);
         if done.is_err() {
             *self.0.open.lock() = None;
         }
@@ -239,7 +272,7 @@ impl Checkpoint {
         made_at_ms: u64,
         out: impl FnOnce(&Head) -> io::Result<W>,
     ) -> io::Result<Option<(Head, W)>> {
-        let (database, pairs) = self.database().map_err(io::Error::other)?;
+        let Open { database, pairs, .. } = self.database().map_err(io::Error::other)?;
         let moment = database.snapshot();
         let Some(mark) = moment.get(&pairs, key(partition, &MARK)).map_err(io::Error::other)? else { return Ok(None) };
         let mark: Mark = rmp_serde::from_slice(&mark).map_err(io::Error::other)?;
@@ -271,8 +304,9 @@ impl Checkpoint {
         let nonsense = |error: &dyn std::error::Error| Damage::Nonsense(super::apply::describe(error));
         let lineage = Lineage::decode(&head.lineage).map_err(|error| nonsense(&error))?;
         let mut folded = Folded { lineage, position, at: head.at, ..Folded::default() };
-        let (database, pairs) = self.database()?;
-        clear(&database, &pairs, partition)?;
+        let open = self.database()?;
+        clear(&open, partition)?;
+        let Open { database, pairs, .. } = open;
         let (mut pair, mut value) = (Vec::new(), Vec::new());
         let (mut batch, mut bytes) = (database.batch(), 0);
         while snapshot.next(&mut pair, &mut value)? {
@@ -280,22 +314,42 @@ impl Checkpoint {
             batch.insert(&pairs, key(partition, &pair), value.as_slice());
             bytes += pair.len() + value.len();
             if bytes >= LOAD_BATCH_BYTES {
-                self.commit(&pairs, std::mem::replace(&mut batch, database.batch()))?;
+                self.commit(&[&pairs], std::mem::replace(&mut batch, database.batch()))?;
                 bytes = 0;
             }
         }
         batch.insert(&pairs, key(partition, &MARK), mark(self.0.log, position, head.at, head.lineage));
         batch.remove(&pairs, key(partition, &LOADING));
-        self.commit(&pairs, batch)?;
+        self.commit(&[&pairs], batch)?;
         Ok(folded)
     }
 
-    fn database(&self) -> fjall::Result<(Database, Keyspace)> {
+    /// The index of history, unless the database has to be opened anew.
+    pub(super) fn index(&self) -> Option<Keyspace> {
+        self.0.open.lock().as_ref().map(|open| open.index.clone())
+    }
+
+    /// What is missing from the index of a partition that is at this place.
+    pub(super) fn gaps(
+        &self,
+        partition: Partition,
+        position: Position,
+        at: LogTime,
+    ) -> Result<Vec<Gap>, CheckpointError> {
+        let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| CheckpointError::Index {
+            dir: self.0.dir.clone(),
+            source,
+        };
+        let index = self.database().map_err(|error| unreadable(error.into()))?.index;
+        store::gaps(&index, partition, position, at).map_err(|error| unreadable(error.into()))
+    }
+
+    pub(super) fn database(&self) -> fjall::Result<Open> {
         let mut held = self.0.open.lock();
         if let Some(open) = &*held {
             return Ok(open.clone());
         }
-        let open = cameo_store::open(&self.0.dir, KEYSPACE)?;
+        let open = Open::at(&self.0.dir)?;
         *held = Some(open.clone());
         Ok(open)
     }
@@ -306,8 +360,10 @@ fn mark(log: LogId, position: Position, at: LogTime, lineage: Vec<u8>) -> Vec<u8
     rmp_serde::to_vec(&mark).expect("plain data always encodes into memory")
 }
 
-/// Takes out all there is of a partition, step by step: what a kill leaves is known to be half of something.
-fn clear(database: &Database, pairs: &Keyspace, partition: Partition) -> fjall::Result<()> {
+/// Takes out all there is of a partition, step by step: what a kill leaves is known to be half of something. Its history
+/// goes too: what comes in its place may be of another log, whose positions are others.
+fn clear(open: &Open, partition: Partition) -> fjall::Result<()> {
+    let Open { database, pairs, index } = open;
     let mut batch = database.batch();
     batch.insert(pairs, key(partition, &LOADING), []);
     batch.remove(pairs, key(partition, &MARK));
@@ -319,6 +375,15 @@ fn clear(database: &Database, pairs: &Keyspace, partition: Partition) -> fjall::
         }
         bytes += found.len();
         batch.remove(pairs, found);
+        if bytes >= LOAD_BATCH_BYTES {
+            std::mem::replace(&mut batch, database.batch()).commit()?;
+            bytes = 0;
+        }
+    }
+    for pair in index.prefix(partition.0.to_be_bytes()) {
+        let found = pair.key()?;
+        bytes += found.len();
+        batch.remove(index, found);
         if bytes >= LOAD_BATCH_BYTES {
             std::mem::replace(&mut batch, database.batch()).commit()?;
             bytes = 0;
@@ -337,17 +402,13 @@ fn lost<L: EventLog>(log: &L, partition: Partition, position: Position, last: Po
     }
 }
 
-fn read<L: EventLog>(
-    dir: &Path,
-    (database, pairs): (&Database, &Keyspace),
-    log: &L,
-    partition: Partition,
-) -> Result<Found, CheckpointError> {
+fn read<L: EventLog>(dir: &Path, open: &Open, log: &L, partition: Partition) -> Result<Found, CheckpointError> {
     let dir = dir.to_owned();
+    let pairs = &open.pairs;
     let unreadable = |source| CheckpointError::Database { dir: dir.clone(), source };
     let damaged = |reason: String| CheckpointError::Damaged { dir: dir.clone(), partition, reason };
     if pairs.contains_key(key(partition, &LOADING)).map_err(unreadable)? {
-        clear(database, pairs, partition).map_err(unreadable)?;
+        clear(open, partition).map_err(unreadable)?;
         pairs.remove(key(partition, &LOADING)).map_err(unreadable)?;
         return Ok(Found::Nothing);
     }
@@ -408,11 +469,13 @@ mod tests {
             position: Position(0),
             at: LogTime(1),
             lineage: Lineage::default().encode(),
+            notes: Notes::default(),
+            images: Vec::new(),
         };
         {
             let (checkpoint, _) = Checkpoint::open(path.clone(), &log).unwrap();
             checkpoint.write(&taken).unwrap();
-            let (_, pairs) = checkpoint.database().unwrap();
+            let Open { pairs, .. } = checkpoint.database().unwrap();
             pairs.remove(key(Partition(1), &MARK)).unwrap();
             checkpoint.persist().unwrap();
         }

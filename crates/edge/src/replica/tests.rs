@@ -14,7 +14,7 @@ use cameo_auth::{ClientRecord, Verifier};
 use cameo_eventlog::frame::{AppenderId, FrameBuilder};
 use cameo_eventlog::memory::{Failure, MemoryReader};
 use cameo_eventlog::{
-    AppendError, Clock, EventLog, LogId, LogReader, MemoryLog, ReadError, StoredFrame, TrimError, Trimmed,
+    AppendError, Clock, EventLog, Hint, LogId, LogReader, MemoryLog, ReadError, StoredFrame, TrimError, Trimmed,
 };
 use cameo_profile::event::{ClientSettings, Erase, Update, Visit};
 use cameo_profile::{Address, ClientCode, Event, LogTime, Partition, PartitionCount, Position};
@@ -303,6 +303,10 @@ impl EventLog for Failing {
 
     fn reader(&self, from: Vec<(Partition, Position)>) -> FailingReader {
         FailingReader { reader: self.log.reader(from), fails: Arc::clone(&self.fails), again: None }
+    }
+
+    async fn frame(&self, partition: Partition, position: Position, hint: Hint) -> Result<StoredFrame, ReadError> {
+        self.log.frame(partition, position, hint).await
     }
 
     async fn trim(&self, upto: &[(Partition, Position)], older_than: LogTime) -> Result<Trimmed, TrimError> {

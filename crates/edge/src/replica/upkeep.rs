@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cameo_eventlog::EventLog;
-use cameo_profile::{LogTime, Partition, Position};
+use cameo_profile::{LogTime, Partition, PartitionState, Position};
 
 use super::checkpoint::{Checkpoint, Taken};
 use super::{Inner, SWEEP_BUDGET, SWEEP_EVERY, Slot, apply};
 use crate::config::EdgeConfig;
+use crate::history::store::{IndexError, NewImage};
+use crate::history::tend::{Around, Tend};
 
 /// How often the thread looks whether something is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -28,6 +30,27 @@ pub(super) struct Upkeep<L: EventLog> {
     /// Whether the log keeps what is behind the snapshots that are needed.
     keeps_for_snapshots: bool,
     last_checkpoint: Instant,
+    tend: Tend,
+    /// When the walk through the index last came to its end; the first begins at once.
+    tended: Option<Instant>,
+}
+
+/// Pause between two walks through the index of history. Ours: what it lets go is small, and takes its time.
+const TEND_EVERY: Duration = Duration::from_secs(600);
+
+impl<L: EventLog> Around for Inner<L> {
+    fn first(&self, partition: Partition) -> Position {
+        self.log.first(partition)
+    }
+
+    fn now(&self) -> LogTime {
+        self.log.now()
+    }
+
+    fn read<R>(&self, partition: Partition, read: impl FnOnce(&PartitionState) -> R) -> Option<R> {
+        self.check(partition).ok()?;
+        Some(read(&self.slots.get(partition.index())?.state.read().fold))
+    }
 }
 
 impl<L: EventLog> Upkeep<L> {
@@ -39,6 +62,8 @@ impl<L: EventLog> Upkeep<L> {
             retention: config.retention,
             keeps_for_snapshots: config.snapshots.as_ref().is_some_and(|snapshots| !snapshots.every.is_zero()),
             last_checkpoint: Instant::now(),
+            tend: Tend::default(),
+            tended: None,
         }
     }
 
@@ -49,6 +74,7 @@ impl<L: EventLog> Upkeep<L> {
         };
         runtime.block_on(async {
             let (mut sweep, mut trim) = (Instant::now(), Instant::now());
+            self.tend();
             loop {
                 let (closing, wanted) = tokio::select! {
                     () = self.inner.closed() => (true, true),
@@ -65,6 +91,7 @@ impl<L: EventLog> Upkeep<L> {
                     self.sweep();
                     sweep = Instant::now();
                 }
+                self.tend();
                 if trim.elapsed() >= TRIM_EVERY {
                     self.trim().await;
                     trim = Instant::now();
@@ -73,8 +100,34 @@ impl<L: EventLog> Upkeep<L> {
         });
     }
 
+    /// One step of the walk through the index.
+    fn tend(&mut self) {
+        let rests = self.tended.is_some_and(|since| since.elapsed() < TEND_EVERY);
+        if rests || self.inner.checkpoint_failing.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut step = || -> Result<bool, IndexError> {
+            let open = self.checkpoint.database()?;
+            self.tend.step(&open.database, &open.index, &*self.inner)
+        };
+        match step() {
+            Ok(false) => {}
+            Ok(true) => self.tended = Some(Instant::now()),
+            Err(error) => {
+                tracing::warn!(error = apply::describe(&error), "the index of history could not be tended");
+                self.tended = Some(Instant::now());
+            }
+        }
+    }
+
     /// Saves every partition that moved; on failure its changes count as unsaved again.
     fn write_checkpoint(&mut self) {
+        self.save();
+        // Whoever waits for room looks again, and sees when there is none because checkpoints fail.
+        self.inner.notes_taken.notify_waiters();
+    }
+
+    fn save(&mut self) {
         let began = Instant::now();
         let (mut written, mut unsynced_bytes) = (Vec::new(), 0);
         let mut failure = None;
@@ -127,12 +180,14 @@ impl<L: EventLog> Upkeep<L> {
         }
         self.checkpoint.persist()?;
         for taken in written.drain(..) {
-            self.inner.slots[taken.partition.index()].saved.store(taken.position.0, Ordering::Release);
+            let slot = &self.inner.slots[taken.partition.index()];
+            slot.state.write().history.written(taken.notes.blocks.len());
+            slot.saved.store(taken.position.0, Ordering::Release);
         }
         Ok(())
     }
 
-    fn take(&self, partition: Partition) -> Option<Taken> {
+    fn take(&mut self, partition: Partition) -> Option<Taken> {
         let slot = &self.inner.slots[partition.index()];
         if slot.halted.get().is_some() || slot.state.read().position == slot.saved() {
             return None;
@@ -142,8 +197,16 @@ impl<L: EventLog> Upkeep<L> {
         if slot.halted.get().is_some() {
             return None;
         }
+        let wanted = self.tend.wanted.extract_if(.., |wanted| wanted.partition == partition);
+        let images = wanted.filter_map(|wanted| {
+            let bytes = state.fold.image(&wanted.client, &wanted.address)?;
+            Some(NewImage { client: wanted.client, address: wanted.address, bytes })
+        });
+        let images = images.collect();
         Some(Taken {
             partition,
+            images,
+            notes: state.history.take(),
             changes: state.fold.take_changes(),
             position: state.position,
             at: state.at,

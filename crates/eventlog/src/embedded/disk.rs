@@ -49,6 +49,11 @@ impl DiskFile {
         Ok(Self { file, path: path.to_owned(), faults })
     }
 
+    /// To read only: writing to it fails.
+    pub(super) fn open_to_read(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::open(path)?, path: path.to_owned(), faults: None })
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

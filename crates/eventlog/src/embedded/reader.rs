@@ -7,6 +7,7 @@ use cameo_profile::{Partition, Position};
 
 use super::Shared;
 use super::disk::DiskFile;
+use super::random;
 use super::scan::{Group, ScanError, Scanner};
 use super::segment::SegmentHeader;
 use super::view::{Found, Place, Segment, TailGroup, View};
@@ -166,7 +167,8 @@ impl EmbeddedReader {
             }
             *read += 1;
             taken += bytes.len();
-            out.push(StoredFrame { partition: entry.partition, position: entry.position, at: group.at, bytes });
+            let hint = random::hint(segment.header.number, group.start);
+            out.push(StoredFrame { partition: entry.partition, position: entry.position, at: group.at, hint, bytes });
         }
         Ok(taken)
     }

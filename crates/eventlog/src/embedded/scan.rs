@@ -138,7 +138,8 @@ impl Scanner {
     }
 }
 
-fn wrong_frame(bytes: &Bytes, entry: Entry) -> Option<String> {
+/// What is wrong with a frame's bytes, if anything.
+pub(super) fn wrong_frame(bytes: &Bytes, entry: Entry) -> Option<String> {
     match frame::check(bytes) {
         Err(error) => Some(format!("a frame is not what was written: {error}")),
         Ok((header, ..)) if header.partition != entry.partition => {

@@ -21,6 +21,7 @@ use cameo_profile::{Partition, Position};
 
 use super::disk::{DiskFile, Faults, is_full, sync_dir};
 use super::group::{self, Seed};
+use super::random;
 use super::scan::Scanner;
 use super::segment::{self, SegmentHeader};
 use super::view::Segment;
@@ -157,12 +158,13 @@ impl Writer {
         {
             return Err(self.failed_sync(&error));
         }
+        let hint = random::hint(self.number, self.end);
         self.last_group = Some(self.end);
         self.end = end;
         self.laid_out = self.laid_out.max(end);
         let positions = placed.iter().map(|(_, position, _)| *position).collect();
         let stored =
-            placed.into_iter().map(|(partition, position, bytes)| StoredFrame { partition, position, at, bytes });
+            placed.into_iter().map(|(partition, position, bytes)| StoredFrame { partition, position, at, hint, bytes });
         shared.view.lock().commit(stored.collect(), end);
         shared.changed.notify_waiters();
         Ok(positions)

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::Inner;
 use crate::error::ReadError;
-use crate::{LogReader, LogTime, Partition, PartitionCount, Position, StoredFrame};
+use crate::{Hint, LogReader, LogTime, Partition, PartitionCount, Position, StoredFrame};
 
 /// For how long a stream must end before what was read already, to be said to have lost it: a leader that was just
 /// elected may not have everything in its store yet.
@@ -194,7 +194,8 @@ impl Part {
         // The leaders of a stream have clocks of their own; log time does not fall.
         *at = (*at).max(LogTime(message.at_ms()));
         self.log.clock.seen(*at);
-        Ok((position > *after).then(|| StoredFrame { partition, position, at: *at, bytes: message.payload }))
+        let frame = StoredFrame { partition, position, at: *at, hint: Hint::default(), bytes: message.payload };
+        Ok((position > *after).then_some(frame))
     }
 
     fn say(&self, error: FeedError) -> Ended {

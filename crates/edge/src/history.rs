@@ -1,0 +1,95 @@
+//! History: for every profile the places in the log of the events that touched it, so that what happened, and how the
+//! profile read at an earlier moment, is told from the log itself.
+//!
+//! What it is: an index. Appliers note what an event touched ([`Pending`], in memory); a checkpoint writes it in the same
+//! atomic step as profiles and position ([`store`]), so that both are of one moment; [`tend`] keeps it small beside the
+//! hot path. What it is not: it holds no values. Those are in the log, and go with it.
+//!
+//! Invariants:
+//! - Every event that took effect up to a partition's position is in the index, or in a [`Gap`] that is told, or was let go
+//!   with its profile's [`Floor`]: nothing is missing in silence.
+//! - Nothing from before an erasure is found once the erasure has been applied, and nothing of it is in the next
+//!   checkpoint.
+
+pub(crate) mod chunk;
+pub(crate) mod pending;
+pub(crate) mod read;
+pub(crate) mod store;
+pub(crate) mod tend;
+#[cfg(test)]
+mod tests;
+pub(crate) mod timeline;
+pub(crate) mod touch;
+
+use cameo_eventlog::Hint;
+use cameo_profile::{LogTime, Position};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use pending::Pending;
+
+/// Entries kept for a profile, oldest let go first. Ours: a visit every four minutes for a month.
+pub(crate) const ENTRIES_KEPT: usize = 10_000;
+
+/// What happened to a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A visit.
+    Visit,
+    /// A visit that made the profile.
+    FirstVisit,
+    /// An update by a call.
+    Update,
+    /// The row of a bulk file with this line.
+    Row(u32),
+    /// Days that profiles of the client live from then on; noted for the client, at an empty address.
+    Settings(u16),
+    /// It was erased. Never stored: what it says is done by the checkpoint that would store it.
+    Erased,
+}
+
+/// One event that touched a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The frame's.
+    pub(crate) position: Position,
+    /// Which event of the frame, from 0.
+    pub(crate) event: u32,
+    /// The time it was folded at.
+    pub(crate) at: LogTime,
+    /// Where the frame is found again.
+    pub(crate) hint: Hint,
+    /// What it did.
+    pub(crate) what: What,
+}
+
+impl Entry {
+    /// By the order of the log.
+    pub(crate) fn order(&self) -> (Position, u32, u32) {
+        let line = if let What::Row(line) = self.what { line } else { 0 };
+        (self.position, self.event, line)
+    }
+}
+
+/// A stretch of a partition that is not in the index: after `after`, up to `upto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Gap {
+    pub(crate) after: u64,
+    pub(crate) after_ms: u64,
+    pub(crate) upto: u64,
+    pub(crate) upto_ms: u64,
+}
+
+/// The last entry of a profile that was let go, because the log has trimmed it or there were too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Floor {
+    pub(crate) position: Position,
+    pub(crate) at: LogTime,
+}
+
+/// A profile as it was right after a position, to replay from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) position: Position,
+    pub(crate) at: LogTime,
+    pub(crate) bytes: Vec<u8>,
+}

@@ -1,0 +1,164 @@
+//! What was touched since the last checkpoint, in memory: written by the applier for every event, so it is a few bytes
+//! appended to a buffer and nothing else.
+
+use std::sync::Arc;
+
+use cameo_eventlog::{Hint, StoredFrame};
+use cameo_profile::varint::{self, Reader};
+use cameo_profile::{LogTime, Position};
+
+use super::chunk::{put_what, take_what};
+use super::{Entry, Gap, What};
+
+/// Bytes after which the open block is closed, so that a reader copies no more.
+const BLOCK_BYTES: usize = 64 << 10;
+/// Bytes of a partition that wait for a checkpoint at most. Ours: a hundred thousand events. Past it they are not noted, and
+/// the [`Gap`] is told.
+pub(crate) const PENDING_BYTES: usize = 8 << 20;
+/// Gaps remembered of a partition; past it the two oldest become one.
+const GAPS: usize = 16;
+
+/// Where a frame stands, for its events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    position: Position,
+    at: LogTime,
+    hint: Hint,
+}
+
+impl Place {
+    /// Of a frame that is folded at this time.
+    pub(crate) const fn of(frame: &StoredFrame, at: LogTime) -> Self {
+        Self { position: frame.position, at, hint: frame.hint }
+    }
+}
+
+/// Notes of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    closed: Vec<Arc<[u8]>>,
+    open: Vec<u8>,
+    closed_bytes: usize,
+    /// Whether the last note was dropped.
+    dropping: bool,
+    /// Stretches that are not in the index, oldest first. Never forgotten, also when the log has let them go: what began in
+    /// one cannot be replayed from its beginning.
+    gaps: Vec<Gap>,
+}
+
+/// What a checkpoint takes along.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) blocks: Vec<Arc<[u8]>>,
+    pub(crate) gaps: Vec<Gap>,
+}
+
+/// One note as it is read back.
+pub(crate) struct Note<'a> {
+    pub(crate) client: &'a str,
+    pub(crate) address: &'a str,
+    pub(crate) entry: Entry,
+}
+
+impl Pending {
+    /// With what is known to be missing.
+    pub(crate) fn with_gaps(gaps: Vec<Gap>) -> Self {
+        Self { gaps, ..Self::default() }
+    }
+
+    /// Notes that an event touched a profile.
+    pub(crate) fn push(&mut self, place: &Place, event: u32, client: &str, address: &str, what: &What) {
+        if self.bytes() >= PENDING_BYTES {
+            self.drop_note(place);
+            return;
+        }
+        let out = &mut self.open;
+        varint::put(out, place.position.0);
+        varint::put(out, u64::from(event));
+        varint::put(out, place.at.0);
+        varint::put(out, place.hint.0);
+        put_what(out, what);
+        varint::put_bytes(out, client.as_bytes());
+        varint::put_bytes(out, address.as_bytes());
+        self.dropping = false;
+        if self.open.len() >= BLOCK_BYTES {
+            self.close();
+        }
+    }
+
+    fn drop_note(&mut self, place: &Place) {
+        let (before, at) = (place.position.0.saturating_sub(1), place.at.0);
+        let goes_on = self.dropping.then(|| self.gaps.last_mut()).flatten();
+        match goes_on {
+            Some(gap) => (gap.upto, gap.upto_ms) = (place.position.0, at),
+            None => {
+                self.dropping = true;
+                self.add_gap(Gap { after: before, after_ms: at, upto: place.position.0, upto_ms: at });
+            }
+        }
+    }
+
+    fn add_gap(&mut self, gap: Gap) {
+        self.gaps.push(gap);
+        if self.gaps.len() > GAPS {
+            let second = self.gaps.remove(1);
+            (self.gaps[0].upto, self.gaps[0].upto_ms) = (second.upto, second.upto_ms);
+        }
+    }
+
+    fn close(&mut self) {
+        if !self.open.is_empty() {
+            self.closed_bytes += self.open.len();
+            self.closed.push(self.open.as_slice().into());
+            self.open.clear();
+        }
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.closed_bytes + self.open.len()
+    }
+
+    /// A copy for a reader; blocks that are closed are shared.
+    pub(crate) fn copy(&self) -> Notes {
+        let mut blocks = self.closed.clone();
+        if !self.open.is_empty() {
+            blocks.push(self.open.as_slice().into());
+        }
+        Notes { blocks, gaps: self.gaps.clone() }
+    }
+
+    /// For a checkpoint. They stay here, for readers, until [`Self::written`].
+    pub(crate) fn take(&mut self) -> Notes {
+        self.close();
+        Notes { blocks: self.closed.clone(), gaps: self.gaps.clone() }
+    }
+
+    /// The first so many blocks are in a checkpoint that is durable, and its gaps with it.
+    pub(crate) fn written(&mut self, blocks: usize) {
+        for block in self.closed.drain(..blocks.min(self.closed.len())) {
+            self.closed_bytes -= block.len();
+        }
+    }
+}
+
+impl Notes {
+    /// All notes, in the order of the log.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Note<'_>> {
+        self.blocks.iter().flat_map(|block| {
+            let mut from = Reader::new(block);
+            std::iter::from_fn(move || (!from.is_empty()).then(|| read(&mut from)))
+        })
+    }
+}
+
+fn read<'a>(from: &mut Reader<'a>) -> Note<'a> {
+    let position = Position(from.varint());
+    let event = from.varint() as u32;
+    let at = LogTime(from.varint());
+    let hint = Hint(from.varint());
+    // These bytes never left memory.
+    let what = take_what(from).unwrap_or(What::Update);
+    let (client, address) = (from.text(), from.text());
+    Note { client, address, entry: Entry { position, event, at, hint, what } }
+}

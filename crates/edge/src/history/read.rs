@@ -1,0 +1,223 @@
+//! Reading history: what is known of a profile, the frames that its entries name, and the profile as it read earlier.
+//! Everything here may block its thread on the disk or on the log; it is called where that is allowed.
+
+use cameo_eventlog::frame::Frame;
+use cameo_eventlog::{EventLog, LogTime, Partition, Position, ReadError};
+use cameo_profile::event::ClientSettings;
+use cameo_profile::view::ProfileRef;
+use cameo_profile::{Address, Event};
+use tokio::runtime::Handle;
+
+use super::store::{self, Held, IndexError};
+use super::{Entry, What};
+use crate::replica::{Replica, SubmitError};
+
+/// Why history cannot be told at the moment.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HistoryError {
+    /// The partition has stopped.
+    #[error(transparent)]
+    Stopped(#[from] SubmitError),
+    /// The index cannot be read.
+    #[error("the index of history cannot be read")]
+    Index(#[from] IndexError),
+    /// The index is being opened anew after a failure.
+    #[error("the index of history is not available while checkpoints cannot be written")]
+    Closed,
+    /// A frame cannot be read.
+    #[error("the log cannot be read")]
+    Log(#[from] ReadError),
+    /// A frame does not hold what the index says.
+    #[error("partition {partition} position {position} does not hold what the index of history says: {what}")]
+    Disagrees {
+        /// Where.
+        partition: Partition,
+        /// Where.
+        position: Position,
+        /// How.
+        what: String,
+    },
+}
+
+/// What is known of a profile at a moment.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) partition: Partition,
+    pub(crate) held: Held,
+    /// The first position that the log holds.
+    first: Position,
+}
+
+/// What came of asking for an earlier moment.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum AsOf<R> {
+    /// The profile as it read.
+    Found(R),
+    /// There was none.
+    None,
+    /// What led to it is not in the log any more. It can be told from this time on, if from any.
+    TooEarly(Option<LogTime>),
+}
+
+/// What a replay begins with.
+enum Base<'a> {
+    /// No profile.
+    Nothing,
+    Image(&'a [u8]),
+}
+
+/// The frames of entries, each read once as long as the next entry is of the same one.
+pub(crate) struct Frames<'a, L> {
+    log: &'a L,
+    runtime: Handle,
+    last: Option<(Partition, Position, Frame)>,
+}
+
+impl<'a, L: EventLog> Frames<'a, L> {
+    pub(crate) const fn new(log: &'a L, runtime: Handle) -> Self {
+        Self { log, runtime, last: None }
+    }
+
+    /// Calls `read` with the event of an entry; `None` when the log has trimmed it.
+    pub(crate) fn event<R>(
+        &mut self,
+        partition: Partition,
+        entry: &Entry,
+        read: impl FnOnce(&Event<'_>) -> R,
+    ) -> Result<Option<R>, HistoryError> {
+        let position = entry.position;
+        let disagrees = |what: String| HistoryError::Disagrees { partition, position, what };
+        if self.last.as_ref().is_none_or(|last| (last.0, last.1) != (partition, position)) {
+            let stored = match self.runtime.block_on(self.log.frame(partition, position, entry.hint)) {
+                Err(ReadError::Trimmed { .. }) => return Ok(None),
+                stored => stored?,
+            };
+            let frame = Frame::decode(&stored.bytes).map_err(|error| disagrees(error.to_string()))?;
+            self.last = Some((partition, position, frame));
+        }
+        let bytes = self.last.as_ref().and_then(|(_, _, frame)| frame.events().nth(entry.event as usize));
+        let bytes = bytes.ok_or_else(|| disagrees(format!("there is no event {}", entry.event)))?;
+        let event = Event::decode(bytes).map_err(|error| disagrees(error.to_string()))?;
+        Ok(Some(read(&event)))
+    }
+}
+
+impl Recorded {
+    /// Since when the history is whole; `None` when it is from the beginning.
+    pub(crate) fn whole_since(&self) -> Option<LogTime> {
+        let trimmed = self.held.entries.iter().take_while(|entry| entry.position < self.first).last();
+        let gap = self.held.gaps.iter().map(|gap| LogTime(gap.upto_ms)).max();
+        trimmed.map(|entry| entry.at).max(self.held.floor.map(|floor| floor.at)).max(gap)
+    }
+
+    /// Entries that the log still has, oldest first.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        let trimmed = self.held.entries.partition_point(|entry| entry.position < self.first);
+        &self.held.entries[trimmed..]
+    }
+
+    /// What a replay up to a time begins with, and what follows it.
+    fn base(&self, time: LogTime) -> Option<(Base<'_>, &[Entry])> {
+        let entries = &self.held.entries;
+        let end = entries.partition_point(|entry| entry.at <= time);
+        // Nothing that happened after `position`, up to the time, may be missing.
+        let whole_after = |position: Position| {
+            self.held.floor.is_none_or(|floor| floor.position <= position)
+                && !self.held.gaps.iter().any(|gap| gap.upto > position.0 && gap.after_ms <= time.0)
+                && entries[..end].iter().all(|entry| entry.position <= position || entry.position >= self.first)
+        };
+        let after =
+            |position: Position| &entries[entries[..end].partition_point(|entry| entry.position <= position)..end];
+        let image = self.held.images.iter().rfind(|image| image.at <= time && whole_after(image.position));
+        if let Some(image) = image {
+            return Some((Base::Image(&image.bytes), after(image.position)));
+        }
+        let born = entries[..end].iter().rposition(|entry| {
+            entry.what == What::FirstVisit && whole_after(Position(entry.position.0.saturating_sub(1)))
+        });
+        match born {
+            Some(born) => Some((Base::Nothing, &entries[born..end])),
+            None => whole_after(Position::START).then_some((Base::Nothing, &entries[..end])),
+        }
+    }
+
+    /// The first time after this one from which on everything can be told.
+    fn earliest(&self, time: LogTime) -> Option<LogTime> {
+        let images = self.held.images.iter().map(|image| image.at);
+        let entries = self.held.entries.iter().map(|entry| entry.at);
+        let mut times: Vec<_> = images.chain(entries).filter(|at| *at > time).collect();
+        times.sort_unstable();
+        times.dedup();
+        // As it is now can always be told, from the last event on.
+        let last = times.last().copied().or_else(|| self.whole_since());
+        times.into_iter().rev().take_while(|at| self.base(*at).is_some()).last().or(last)
+    }
+}
+
+impl<L: EventLog> Replica<L> {
+    /// What is known of the profile that lives at an address.
+    pub(crate) fn recorded(&self, partition: Partition, client: &str, address: &str) -> Result<Recorded, HistoryError> {
+        self.recorded_with(partition, client, address, |_| ()).map(|(recorded, ())| recorded)
+    }
+
+    /// As [`Self::recorded`], with something read from the partition at the same moment.
+    fn recorded_with<R>(
+        &self,
+        partition: Partition,
+        client: &str,
+        address: &str,
+        read: impl FnOnce(&cameo_profile::PartitionState) -> R,
+    ) -> Result<(Recorded, R), HistoryError> {
+        // Notes first: what leaves them is in the index before.
+        let (notes, read) = self.noted(partition, read)?;
+        let index = self.index().ok_or(HistoryError::Closed)?;
+        let held = store::held(&index, partition, client, address, &notes)?;
+        Ok((Recorded { partition, held, first: self.log().first(partition) }, read))
+    }
+
+    /// The profile as it read at a time that is past: right after the last event that the log had taken by then.
+    pub(crate) fn as_of<R>(
+        &self,
+        runtime: Handle,
+        (partition, client, address): (Partition, &str, &str),
+        time: LogTime,
+        render: impl FnOnce(&ProfileRef<'_>) -> R,
+    ) -> Result<AsOf<R>, HistoryError> {
+        let (recorded, live) = self.recorded_with(partition, client, address, |state| state.image(client, address))?;
+        let unchanged = recorded.held.entries.last().is_none_or(|last| last.at <= time)
+            && recorded.held.gaps.iter().all(|gap| gap.upto_ms <= time.0);
+        let (base, entries) = match live.as_deref().filter(|_| unchanged) {
+            Some(live) => (Base::Image(live), &[][..]),
+            None => match recorded.base(time) {
+                Some(base) => base,
+                None => return Ok(AsOf::TooEarly(recorded.earliest(time))),
+            },
+        };
+        let image = if let Base::Image(image) = base { Some(image) } else { None };
+        let settings = self.recorded(partition, client, "")?.held;
+        let settled = settings.gaps.iter().map(|gap| LogTime(gap.upto_ms)).max();
+        let (_, replay) = self.noted(partition, |state| state.replay(client, address, settled, image))?;
+        // Nothing of this client was ever here.
+        let Some(mut replay) = replay else { return Ok(AsOf::None) };
+        let settings = settings.entries.iter().filter(|entry| entry.at <= time && Some(entry.at) > settled);
+        let mut all: Vec<_> = settings.chain(entries).collect();
+        all.sort_by_key(|entry| entry.order());
+        let mut frames = Frames::new(self.log(), runtime);
+        for entry in all {
+            if let What::Settings(lifetime_days) = entry.what {
+                replay.apply(entry.at, &Event::ClientSettings(ClientSettings { client, lifetime_days }), None);
+                continue;
+            }
+            let line = if let What::Row(line) = entry.what { Some(line) } else { None };
+            let folded = frames.event(partition, entry, |event| {
+                replay.apply(entry.at, event, line);
+            })?;
+            if folded.is_none() {
+                // Trimmed meanwhile.
+                return Ok(AsOf::TooEarly(recorded.earliest(entry.at)));
+            }
+        }
+        let profile = replay.profile(Address::from_canonical(address), time);
+        Ok(profile.map_or(AsOf::None, |profile| AsOf::Found(render(&profile))))
+    }
+}

@@ -1,0 +1,238 @@
+//! The index as it stands in the checkpoint's database, in a keyspace of its own.
+//!
+//! ```text
+//! key                                                            value
+//! partition (u16, big-endian) 'm'                                MessagePack array: format, position, log time, gaps
+//! partition 'p' client (length u8, text) address 0 'e' position  entries (chunk.rs), position of the first one
+//!   …                                            0 'f' 0         floor: position, log time (u64 each, big-endian)
+//!   …                                            0 'i' position  image: log time (u64), the profile's bytes
+//! ```
+//! Positions are u64, big-endian. Canonical addresses have no control characters, so the zero ends them.
+
+use std::collections::HashMap;
+
+use cameo_profile::{LogTime, Partition, Position};
+use fjall::{Keyspace, OwnedWriteBatch};
+use serde::{Deserialize, Serialize};
+
+use super::pending::Notes;
+use super::{Entry, Floor, Gap, Image, What, chunk};
+
+/// Name of the keyspace.
+pub(crate) const KEYSPACE: &str = "history";
+const FORMAT: u8 = 1;
+
+const MARK: u8 = b'm';
+const PROFILE: u8 = b'p';
+const ENTRIES: u8 = b'e';
+const FLOOR: u8 = b'f';
+const IMAGE: u8 = b'i';
+
+/// Why the index cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IndexError {
+    /// The database does not read.
+    #[error("the index cannot be read")]
+    Database(#[from] fjall::Error),
+    /// A record is not what was written.
+    #[error("the index is damaged at {0}")]
+    Damaged(String),
+}
+
+/// Up to where a partition is in the index.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Mark {
+    format: u8,
+    position: u64,
+    at_ms: u64,
+    gaps: Vec<Gap>,
+}
+
+/// What the index has of a profile.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// In the order of the log.
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) floor: Option<Floor>,
+    /// In the order of the log.
+    pub(crate) images: Vec<Image>,
+    pub(crate) gaps: Vec<Gap>,
+}
+
+/// A stored record of a profile.
+pub(super) enum Record {
+    Entries(Vec<Entry>),
+    Floor(Floor),
+    Image(Image),
+}
+
+/// An image to be stored with a checkpoint.
+#[derive(Debug)]
+pub(crate) struct NewImage {
+    pub(crate) client: String,
+    pub(crate) address: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+fn mark_key(partition: Partition) -> [u8; 3] {
+    let [high, low] = partition.0.to_be_bytes();
+    [high, low, MARK]
+}
+
+/// What all records of a profile begin with.
+pub(super) fn prefix(partition: Partition, client: &str, address: &str) -> Vec<u8> {
+    // A client code has 64 characters at most (limits.rs).
+    let length = [client.len() as u8];
+    [&partition.0.to_be_bytes()[..], &[PROFILE], &length, client.as_bytes(), address.as_bytes(), &[0]].concat()
+}
+
+fn key(prefix: &[u8], kind: u8, position: Position) -> Vec<u8> {
+    [prefix, &[kind], &position.0.to_be_bytes()].concat()
+}
+
+pub(super) fn entries_key(prefix: &[u8], first: Position) -> Vec<u8> {
+    key(prefix, ENTRIES, first)
+}
+
+pub(super) fn floor_pair(prefix: &[u8], floor: Floor) -> (Vec<u8>, Vec<u8>) {
+    let value = [floor.position.0.to_be_bytes(), floor.at.0.to_be_bytes()].concat();
+    (key(prefix, FLOOR, Position::START), value)
+}
+
+/// Where the keys of all profiles of a log begin.
+pub(super) fn is_profile(key: &[u8]) -> bool {
+    key.get(2) == Some(&PROFILE)
+}
+
+/// A profile's key taken apart: partition, client, address, and how long the prefix is.
+pub(super) fn profile_of(key: &[u8]) -> Option<(Partition, &str, &str, usize)> {
+    let (partition, rest) = key.split_first_chunk()?;
+    let (&[_, length], rest) = rest.split_first_chunk()?;
+    let (client, rest) = rest.split_at_checked(usize::from(length))?;
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    let prefix = 4 + client.len() + end + 1;
+    Some((Partition(u16::from_be_bytes(*partition)), text(client)?, text(&rest[..end])?, prefix))
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Reads a record; `rest` is its key after the prefix.
+pub(super) fn record(rest: &[u8], value: &[u8]) -> Option<Record> {
+    let (kind, rest) = rest.split_first()?;
+    let position = Position(number(rest, 0)?);
+    Some(match *kind {
+        ENTRIES => Record::Entries(chunk::decode(value)?),
+        FLOOR => Record::Floor(Floor { position: Position(number(value, 0)?), at: LogTime(number(value, 8)?) }),
+        IMAGE => Record::Image(Image { position, at: LogTime(number(value, 0)?), bytes: value.get(8..)?.to_vec() }),
+        _ => return None,
+    })
+}
+
+/// What is missing from the index of a partition whose checkpoint is at this place.
+pub(crate) fn gaps(
+    index: &Keyspace,
+    partition: Partition,
+    position: Position,
+    at: LogTime,
+) -> Result<Vec<Gap>, IndexError> {
+    let mark: Mark = match index.get(mark_key(partition))? {
+        None => Mark { format: FORMAT, ..Mark::default() },
+        Some(mark) => rmp_serde::from_slice(&mark).map_err(|error| damaged(&mark_key(partition), &error))?,
+    };
+    if mark.format != FORMAT {
+        return Err(damaged(&mark_key(partition), &format!("its format is {}", mark.format)));
+    }
+    let mut gaps = mark.gaps;
+    // A checkpoint from before there was an index, or one that came as a snapshot.
+    if mark.position < position.0 {
+        let gap = Gap { after: mark.position, after_ms: mark.at_ms, upto: position.0, upto_ms: at.0 };
+        gaps.push(gap);
+    }
+    Ok(gaps)
+}
+
+fn damaged(key: &[u8], what: &dyn std::fmt::Display) -> IndexError {
+    IndexError::Damaged(format!("{}: {what}", key.escape_ascii()))
+}
+
+/// Adds what a checkpoint has of a partition to its batch.
+pub(crate) fn write(
+    batch: &mut OwnedWriteBatch,
+    index: &Keyspace,
+    partition: Partition,
+    (position, at): (Position, LogTime),
+    notes: &Notes,
+    images: &[NewImage],
+) -> fjall::Result<()> {
+    let mut profiles: HashMap<(&str, &str), (bool, Vec<Entry>)> = HashMap::new();
+    for note in notes.iter() {
+        let (erased, entries) = profiles.entry((note.client, note.address)).or_default();
+        if note.entry.what == What::Erased {
+            *erased = true;
+            entries.clear();
+        } else {
+            entries.push(note.entry);
+        }
+    }
+    for ((client, address), (erased, entries)) in profiles {
+        let prefix = prefix(partition, client, address);
+        if erased {
+            for pair in index.prefix(&prefix) {
+                batch.remove(index, pair.key()?);
+            }
+        }
+        if let Some(first) = entries.first() {
+            batch.insert(index, entries_key(&prefix, first.position), chunk::encode(&entries));
+        }
+    }
+    for image in images {
+        let key = key(&prefix(partition, &image.client, &image.address), IMAGE, position);
+        batch.insert(index, key, [&at.0.to_be_bytes()[..], &image.bytes].concat());
+    }
+    let mark = Mark { format: FORMAT, position: position.0, at_ms: at.0, gaps: notes.gaps.clone() };
+    let mark = rmp_serde::to_vec(&mark).expect("plain data always encodes into memory");
+    batch.insert(index, mark_key(partition), mark);
+    Ok(())
+}
+
+/// What is known of a profile: in the index, and in the notes that are not there yet. The notes were copied before.
+pub(crate) fn held(
+    index: &Keyspace,
+    partition: Partition,
+    client: &str,
+    address: &str,
+    notes: &Notes,
+) -> Result<Held, IndexError> {
+    let mut held = Held { gaps: notes.gaps.clone(), ..Held::default() };
+    let mut erased = None;
+    for note in notes.iter().filter(|note| note.address == address && note.client == client) {
+        if note.entry.what == What::Erased {
+            erased = Some(note.entry.order());
+            held.entries.clear();
+        } else {
+            held.entries.push(note.entry);
+        }
+    }
+    let prefix = prefix(partition, client, address);
+    for pair in index.prefix(&prefix) {
+        let (key, value) = pair.into_inner()?;
+        match record(&key[prefix.len()..], &value).ok_or_else(|| damaged(&key, &"no record"))? {
+            Record::Entries(entries) => {
+                held.entries.extend(entries.into_iter().filter(|entry| Some(entry.order()) > erased));
+            }
+            Record::Floor(floor) => {
+                held.floor = Some(floor).filter(|floor| erased.is_none_or(|e| floor.position > e.0))
+            }
+            Record::Image(image) if erased.is_none_or(|erased| image.position >= erased.0) => held.images.push(image),
+            Record::Image(_) => {}
+        }
+    }
+    held.entries.sort_by_key(Entry::order);
+    // A chunk may be there twice for a moment: written, and still among the notes.
+    held.entries.dedup_by_key(|entry| entry.order());
+    held.images.sort_by_key(|image| image.position);
+    Ok(held)
+}

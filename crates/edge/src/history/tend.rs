@@ -1,0 +1,205 @@
+//! Keeps the index small, beside the hot path: walks through it bit by bit, lets go what the log has trimmed and what is
+//! too much for one profile, joins small records, and asks for images, without which an old profile could not be replayed
+//! once the log has let go how it began.
+
+use cameo_profile::time::DAY_MS;
+use cameo_profile::{Address, LogTime, Partition, PartitionState, Position};
+use fjall::{Database, Keyspace};
+
+use super::store::{self, IndexError, Record};
+use super::{ENTRIES_KEPT, Entry, Floor, Image, chunk};
+
+/// Records looked at in one step. Ours: some milliseconds.
+const STEP_RECORDS: usize = 4096;
+/// Records of a profile that are joined into few.
+const JOIN_AT: usize = 16;
+/// Entries of a joined record.
+const CHUNK_ENTRIES: usize = 512;
+/// How old the last image may get while events come, in ms of log time. Ours: of the log's retention this much at most is
+/// lost to replays, at its old end.
+const IMAGE_EVERY_MS: u64 = 7 * DAY_MS;
+/// Events after the last image: what a replay reads from the log at most, about.
+const IMAGE_ENTRIES: usize = 256;
+/// Images asked for at a time.
+const WANTED: usize = 1000;
+
+/// A profile whose image the next checkpoint is to take.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) partition: Partition,
+    pub(crate) client: String,
+    pub(crate) address: String,
+}
+
+/// What a step has to know of the replica.
+pub(crate) trait Around {
+    /// The first position that the log holds.
+    fn first(&self, partition: Partition) -> Position;
+    /// Now, by the log.
+    fn now(&self) -> LogTime;
+    /// Reads a partition, unless it has stopped.
+    fn read<R>(&self, partition: Partition, read: impl FnOnce(&PartitionState) -> R) -> Option<R>;
+}
+
+/// Where the walk is.
+#[derive(Debug, Default)]
+pub(crate) struct Tend {
+    /// The key it goes on from; `None` at the start.
+    from: Option<Vec<u8>>,
+    /// Images that are wanted, bounded.
+    pub(crate) wanted: Vec<Wanted>,
+}
+
+/// All records of one profile.
+#[derive(Default)]
+struct Profile {
+    prefix: Vec<u8>,
+    partition: u16,
+    client: String,
+    address: String,
+    keys: Vec<Vec<u8>>,
+    entries: Vec<Entry>,
+    floor: Option<Floor>,
+    images: Vec<Image>,
+    image_keys: Vec<Vec<u8>>,
+}
+
+impl Tend {
+    /// Goes some way; true when the end was reached and the next step begins anew.
+    pub(crate) fn step(
+        &mut self,
+        database: &Database,
+        index: &Keyspace,
+        around: &impl Around,
+    ) -> Result<bool, IndexError> {
+        let from = self.from.take().unwrap_or_default();
+        let (mut seen, mut profile) = (0, Profile::default());
+        for pair in index.range(from..) {
+            let (key, value) = pair.into_inner()?;
+            if !store::is_profile(&key) {
+                continue;
+            }
+            if !profile.prefix.is_empty() && !key.starts_with(&profile.prefix) {
+                self.settle(database, index, around, std::mem::take(&mut profile))?;
+                if seen >= STEP_RECORDS {
+                    self.from = Some(key.to_vec());
+                    return Ok(false);
+                }
+            }
+            seen += 1;
+            profile.add(&key, &value).ok_or_else(|| IndexError::Damaged(key.escape_ascii().to_string()))?;
+        }
+        if !profile.prefix.is_empty() {
+            self.settle(database, index, around, profile)?;
+        }
+        Ok(true)
+    }
+
+    fn settle(
+        &mut self,
+        database: &Database,
+        index: &Keyspace,
+        around: &impl Around,
+        mut profile: Profile,
+    ) -> Result<(), IndexError> {
+        let partition = Partition(profile.partition);
+        let now = around.now();
+        let (client, address) = (profile.client.as_str(), Address::from_canonical(&profile.address));
+        let lives = around.read(partition, |state| state.profile(client, address, now).is_some());
+        // A partition that has stopped is left as it is.
+        let Some(lives) = lives else { return Ok(()) };
+        profile.entries.sort_by_key(Entry::order);
+        profile.entries.dedup_by_key(|entry| entry.order());
+        let trimmed = profile.entries.partition_point(|entry| entry.position < around.first(partition));
+        let gone = trimmed.max(profile.entries.len().saturating_sub(ENTRIES_KEPT));
+        // Settings of a client are few, and hold for ever.
+        let gone = if profile.address.is_empty() { 0 } else { gone };
+        let floor = gone.checked_sub(1).and_then(|last| profile.entries.get(last));
+        let floor = floor.map(|entry| Floor { position: entry.position, at: entry.at });
+        profile.entries.drain(..gone);
+        let mut batch = database.batch();
+        if gone > 0 || profile.keys.len() >= JOIN_AT {
+            let pair = |entries: &[Entry]| {
+                let first = entries.first()?;
+                Some((store::entries_key(&profile.prefix, first.position), chunk::encode(entries)))
+            };
+            let chunks: Vec<_> = chunks(&profile.entries).filter_map(pair).collect();
+            // A key is written or removed, never both.
+            let is_kept = |key: &Vec<u8>| chunks.iter().any(|(kept, _)| kept == key);
+            profile.keys.iter().filter(|key| !is_kept(key)).for_each(|key| batch.remove(index, key.as_slice()));
+            chunks.into_iter().for_each(|(key, value)| batch.insert(index, key, value));
+        }
+        let floor = floor.or(profile.floor);
+        let lost = floor.map_or(Position::START, |floor| floor.position);
+        for (image, key) in profile.images.iter().zip(&profile.image_keys) {
+            if image.position < lost || (!lives && profile.entries.is_empty()) {
+                batch.remove(index, key.as_slice());
+            }
+        }
+        if let Some(floor) = floor {
+            let (key, value) = store::floor_pair(&profile.prefix, floor);
+            if !lives && profile.entries.is_empty() {
+                batch.remove(index, key);
+            } else if profile.floor != Some(floor) {
+                batch.insert(index, key, value);
+            }
+        }
+        if !batch.is_empty() {
+            batch.commit()?;
+        }
+        let image = profile.images.iter().rfind(|image| image.position >= lost);
+        if lives && self.wanted.len() < WANTED && wants_image(&profile.entries, image, floor, now) {
+            let Profile { client, address, .. } = profile;
+            self.wanted.push(Wanted { partition, client, address });
+        }
+        Ok(())
+    }
+}
+
+/// Entries in pieces, each with a first position of its own.
+fn chunks(mut entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
+    std::iter::from_fn(move || {
+        let at_least = &entries.get(..CHUNK_ENTRIES.min(entries.len()))?;
+        let last = at_least.last()?.position;
+        let length = at_least.len() + entries[at_least.len()..].partition_point(|entry| entry.position == last);
+        let (chunk, rest) = entries.split_at(length);
+        entries = rest;
+        Some(chunk)
+    })
+}
+
+/// Whether a replay would have to read too much, or will soon not be possible.
+fn wants_image(entries: &[Entry], image: Option<&Image>, floor: Option<Floor>, now: LogTime) -> bool {
+    let since = image.map_or(0, |image| entries.partition_point(|entry| entry.position <= image.position));
+    let since = &entries[since..];
+    let Some(first) = since.first() else { return false };
+    let base = match (image, floor) {
+        (Some(image), _) => image.at,
+        (None, None) => first.at,
+        (None, Some(_)) => return true,
+    };
+    since.len() >= IMAGE_ENTRIES || base.0 + IMAGE_EVERY_MS <= now.0
+}
+
+impl Profile {
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        if self.prefix.is_empty() {
+            let (partition, client, address, length) = store::profile_of(key)?;
+            self.partition = partition.0;
+            (self.client, self.address) = (client.to_owned(), address.to_owned());
+            self.prefix = key[..length].to_vec();
+        }
+        match store::record(&key[self.prefix.len()..], value)? {
+            Record::Entries(entries) => {
+                self.keys.push(key.to_vec());
+                self.entries.extend(entries);
+            }
+            Record::Floor(floor) => self.floor = Some(floor),
+            Record::Image(image) => {
+                self.image_keys.push(key.to_vec());
+                self.images.push(image);
+            }
+        }
+        Some(())
+    }
+}

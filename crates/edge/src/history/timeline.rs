@@ -1,0 +1,200 @@
+//! What is known of a profile as a list to be read, newest first: entries of one or several addresses, by log time, each
+//! with what its event says.
+
+use std::cmp::Reverse;
+use std::fmt;
+
+use cameo_eventlog::{EventLog, LogTime, Partition};
+use cameo_profile::Event;
+use cameo_profile::event::{BatchRows, Update, Visit, VisitContext};
+use cameo_profile::time::Iso8601;
+use serde_json::{Map, Value, json};
+
+use super::read::{Frames, HistoryError, Recorded};
+use super::{Entry, What};
+
+/// Where a page ended; the next one begins with what is older. Text for callers: `time.partition.position.event.line`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cursor {
+    at_ms: u64,
+    partition: u16,
+    position: u64,
+    event: u32,
+    line: u32,
+}
+
+/// Entries of a profile, newest first.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    entries: Vec<(Partition, Entry)>,
+    whole_since: Option<LogTime>,
+}
+
+impl Cursor {
+    fn of(partition: Partition, entry: &Entry) -> Self {
+        let (position, event, line) = entry.order();
+        Self { at_ms: entry.at.ms(), partition: partition.0, position: position.0, event, line }
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let cursor = Self {
+            at_ms: parts.next()?.parse().ok()?,
+            partition: parts.next()?.parse().ok()?,
+            position: parts.next()?.parse().ok()?,
+            event: parts.next()?.parse().ok()?,
+            line: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(cursor)
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}.{}.{}", self.at_ms, self.partition, self.position, self.event, self.line)
+    }
+}
+
+impl Timeline {
+    /// Of all that is known.
+    pub(crate) fn of(recorded: Vec<Recorded>) -> Self {
+        let whole_since = recorded.iter().map(Recorded::whole_since).max().flatten();
+        let entries = recorded
+            .iter()
+            .flat_map(|recorded| recorded.entries().iter().map(|entry| (recorded.partition, entry.clone())));
+        let mut entries: Vec<_> = entries.collect();
+        entries.sort_by_key(|(partition, entry)| Reverse(Cursor::of(*partition, entry)));
+        Self { entries, whole_since }
+    }
+
+    /// Nothing has happened that is known.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Since when nothing is missing; `None` when it is whole.
+    pub(crate) const fn whole_since(&self) -> Option<LogTime> {
+        self.whole_since
+    }
+
+    /// Up to `limit` entries that are older than a cursor, and where the next page begins, if there is one.
+    pub(crate) fn page<L: EventLog>(
+        &self,
+        frames: &mut Frames<'_, L>,
+        limit: usize,
+        after: Option<Cursor>,
+    ) -> Result<(Vec<Value>, Option<Cursor>), HistoryError> {
+        let start = after.map_or(0, |after| {
+            self.entries.partition_point(|(partition, entry)| Cursor::of(*partition, entry) >= after)
+        });
+        let (mut shown, mut last) = (Vec::with_capacity(limit.min(self.entries.len())), None);
+        for (partition, entry) in self.entries[start..].iter().take(limit) {
+            last = Some(Cursor::of(*partition, entry));
+            // What the log has trimmed in this very moment is left out, as all older ones will be.
+            shown.extend(frames.event(*partition, entry, |event| told(entry, event))?);
+        }
+        let more = self.entries.len() - start > limit;
+        Ok((shown, last.filter(|_| more)))
+    }
+}
+
+fn time(ms: u64) -> Value {
+    json!(Iso8601::new(ms).as_str())
+}
+
+/// An entry with what its event says. Only what is there is named.
+fn told(entry: &Entry, event: &Event<'_>) -> Value {
+    let mut out = Map::new();
+    out.insert("at".into(), time(entry.at.ms()));
+    match event {
+        Event::Visit(event) => visit(&mut out, entry, event),
+        Event::Update(event) => update(&mut out, event),
+        Event::BatchRows(event) => row(&mut out, entry, event),
+        _ => {
+            out.insert("type".into(), json!("other"));
+        }
+    }
+    Value::Object(out)
+}
+
+fn put(out: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        out.insert(name.into(), value.into());
+    }
+}
+
+fn object(pairs: &[(&str, &str)]) -> Option<Value> {
+    let object: Map<String, Value> = pairs.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
+    (!object.is_empty()).then_some(Value::Object(object))
+}
+
+fn list(texts: &[&str]) -> Option<Value> {
+    (!texts.is_empty()).then(|| json!(texts))
+}
+
+fn visit(out: &mut Map<String, Value>, entry: &Entry, event: &Visit<'_>) {
+    out.insert("type".into(), json!("visit"));
+    if entry.what == What::FirstVisit {
+        out.insert("created".into(), json!(true));
+    }
+    put(out, "occurredAt", event.occurred_at.map(time));
+    put(out, "eventId", event.event_id);
+    put(out, "sessionId", event.session_id);
+    put(out, "addresses", list(&event.other_ids));
+    put(out, "profile", object(&event.profile));
+    put(out, "categories", list(&event.categories));
+    if let Some(context) = &event.context {
+        self::context(out, context);
+    }
+}
+
+fn context(out: &mut Map<String, Value>, context: &VisitContext<'_>) {
+    if context.url.is_some() || context.referrer.is_some() {
+        let mut page = Map::new();
+        put(&mut page, "url", context.url);
+        put(&mut page, "referrer", context.referrer);
+        out.insert("page".into(), Value::Object(page));
+    }
+    put(out, "mbox", context.mbox);
+    put(out, "parameters", object(&context.parameters));
+    let order = context.order.as_ref();
+    put(out, "order", order.map(|o| json!({ "id": o.id, "total": o.total, "productIds": o.product_ids })));
+    put(out, "userAgent", context.user_agent);
+}
+
+fn update(out: &mut Map<String, Value>, event: &Update<'_>) {
+    out.insert("type".into(), json!("update"));
+    put(out, "occurredAt", event.occurred_at.map(time));
+    put(out, "eventId", event.event_id);
+    put(out, "set", object(&event.set));
+    put(out, "unset", list(&event.unset));
+}
+
+fn row(out: &mut Map<String, Value>, entry: &Entry, event: &BatchRows<'_>) {
+    out.insert("type".into(), json!("batch"));
+    put(out, "occurredAt", Some(time(event.occurred_at)));
+    put(out, "batchId", Some(event.batch));
+    let What::Row(line) = entry.what else { return };
+    put(out, "line", Some(line));
+    let Some(row) = event.rows.iter().find(|row| row.line == line) else { return };
+    let values = event.columns.iter().zip(&row.values);
+    let set: Vec<_> = values.filter_map(|(&name, value)| value.map(|value| (name, value))).collect();
+    let removed = row.removed.iter().filter_map(|&column| event.columns.get(usize::from(column)).copied());
+    put(out, "set", object(&set));
+    put(out, "unset", list(&removed.collect::<Vec<_>>()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cursor;
+
+    #[test]
+    fn a_cursor_is_read_back_and_nothing_else_is() {
+        let cursor = Cursor { at_ms: 1_790_000_000_000, partition: 3, position: u64::MAX, event: 7, line: 500_000 };
+        assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
+        for text in ["", "1", "1.2.3.4", "1.2.3.4.5.6", "1.2.3.4.x", "-1.2.3.4.5", "1.99999.3.4.5"] {
+            assert_eq!(Cursor::parse(text), None, "{text}");
+        }
+    }
+}
