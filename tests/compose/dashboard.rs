@@ -13,8 +13,13 @@ pub(crate) const PORT: u16 = 9090;
 /// What Grafana would put for its variable: a few scrapes.
 const RATE_INTERVAL: &str = "30s";
 /// Panels that may have nothing to show in a cluster where nothing of the kind has happened.
-const MAY_BE_EMPTY: [&str; 4] =
-    ["Visits not accepted", "Appends that failed", "Calls refused for their token", "Errors told by NATS"];
+const MAY_BE_EMPTY: [&str; 5] = [
+    "Visits not accepted",
+    "Appends that failed",
+    "Calls refused for their token",
+    "Errors told by NATS",
+    "Visits waiting in outage spools",
+];
 
 /// What a query finds.
 pub(crate) fn query(prometheus: SocketAddr, text: &str) -> Value {

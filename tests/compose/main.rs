@@ -68,8 +68,9 @@ fn the_cluster_of_docker_compose_keeps_its_promises() {
 type Blow = fn(&Compose, &Load);
 
 /// One after the other, in an order of chance; after each the cluster is whole again.
-const BLOWS: [(Blow, &str); 7] = [
+const BLOWS: [(Blow, &str); 8] = [
     (an_edge_is_killed, "an edge was killed"),
+    (an_edge_loses_its_disk, "an edge lost its disk"),
     (an_edge_stands_still, "an edge stood still"),
     // All of them, as each leads something.
     (|cluster, load| a_nats_server_is_killed(cluster, load, "nats-1"), "a NATS server was killed"),
@@ -197,6 +198,13 @@ fn an_edge_is_killed(cluster: &Compose, load: &Load) {
     load.goes_on(A_WHILE);
     cluster.docker("start", "edge-1");
     cluster.wait_ready("edge-1");
+}
+
+/// It joins again with nothing, from snapshots and the log.
+fn an_edge_loses_its_disk(cluster: &Compose, load: &Load) {
+    cluster.lose_disk("edge-2");
+    load.goes_on(A_WHILE);
+    cluster.wait_ready("edge-2");
 }
 
 fn an_edge_stands_still(cluster: &Compose, load: &Load) {

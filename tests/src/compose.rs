@@ -20,6 +20,8 @@ const LABEL: &str = "com.docker.compose.project";
 const LOG_LINES: &str = "25";
 /// Seconds of the auth lease: short, as tests wait for it to lapse, and long enough for two busy cores.
 const LEASE_SECONDS: &str = "5";
+/// Seconds between snapshots: short, so that there are some before the test ends.
+const SNAPSHOT_SECONDS: &str = "15";
 
 /// The edges, by the names of their services.
 pub const EDGES: [&str; 3] = ["edge-1", "edge-2", "edge-3"];
@@ -100,6 +102,7 @@ impl Compose {
         command.args(["--file", "docker-compose.yml", "--file", "tests/compose/ports.yml"]);
         command.env("CAMEO_IMAGE", self.image()).env("CAMEO_SECRETS", self.secrets.path());
         command.env("CAMEO_USER", owner(self.secrets.path())).env("CAMEO_AUTH_LEASE_SECONDS", LEASE_SECONDS);
+        command.env("CAMEO_SNAPSHOT_SECONDS", SNAPSHOT_SECONDS);
         // Any free ones: Docker chooses.
         for port in ["CAMEO_PORT", "CAMEO_ADMIN_PORT", "CAMEO_PROMETHEUS_PORT", "CAMEO_GRAFANA_PORT"] {
             command.env(port, "0");
@@ -170,6 +173,16 @@ impl Compose {
     /// When Docker refuses.
     pub fn nats_network(&self, verb: &str, service: &str) {
         done(&mut docker(&["network", verb, &format!("{}_cluster", self.project), &self.container(service)]));
+    }
+
+    /// Removes the container of a service with all that it had on disk, and makes a new one.
+    ///
+    /// # Panics
+    /// When Docker refuses.
+    pub fn lose_disk(&self, service: &str) {
+        done(&mut docker(&["rm", "--force", &self.container(service)]));
+        done(&mut docker(&["volume", "rm", &format!("{}_{service}", self.project)]));
+        self.compose(&["up", "--detach", "--no-build", "--no-deps", service]);
     }
 
     /// Waits until a service says that it is ready, wherever it is by now.
