@@ -9,7 +9,7 @@
 //!
 //! Invariants:
 //! - **A secret exists once**, in the reply that created it. Everything else holds its SHA-256. The types that hold a
-//!   secret print as `***`.
+//!   secret print as `***`. The one exception says why in [`identity`].
 //! - **A node that cannot prove that it is fresh refuses.** Proof is its own heartbeat, come back through the bucket's
 //!   total order: by then it has seen everything that was committed before the heartbeat was sent.
 //! - **The lease is looked at before the state**, so a state that is older than the lease is never used.
@@ -21,7 +21,9 @@
 pub mod bucket;
 pub mod clock;
 mod hex;
+pub mod identity;
 pub mod lease;
+mod named;
 pub mod node;
 pub mod record;
 pub mod role;
@@ -32,6 +34,7 @@ pub mod token;
 pub mod verifier;
 
 pub use bucket::{Bucket, Revision};
+pub use identity::IdentitySecret;
 pub use node::{Node, NodeConfig};
 pub use record::{ClientRecord, TokenId, TokenRecord};
 pub use role::{Action, Role, Scope};

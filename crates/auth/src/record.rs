@@ -9,6 +9,7 @@ use cameo_profile::limits::{LIFETIME_DAYS_DEFAULT, LIFETIME_DAYS_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Key;
+use crate::identity::IdentitySecret;
 use crate::role::Scope;
 use crate::token::{Digest, Secret};
 
@@ -72,6 +73,12 @@ pub struct ClientRecord {
     pub require_visit_tokens: bool,
     /// Tokens, oldest first.
     pub tokens: Vec<TokenRecord>,
+    /// Visits over HTTP may name a thirdPartyId, ECID or customer id only with a signature ([`crate::identity`]).
+    #[serde(default)]
+    pub require_identity_signature: bool,
+    /// What those are signed with: the present secret, and the one before while it is still good.
+    #[serde(default)]
+    pub identity_secrets: Vec<IdentitySecret>,
 }
 
 /// A token, without its secret.
@@ -188,6 +195,8 @@ impl ClientRecord {
             require_authentication: false,
             require_visit_tokens: false,
             tokens: Vec::new(),
+            require_identity_signature: false,
+            identity_secrets: Vec::new(),
         })
     }
 
@@ -214,6 +223,10 @@ impl ClientRecord {
             && (org.is_empty() || org.len() > ORG_CHARS || !org.bytes().all(|b| b.is_ascii_graphic()))
         {
             return Err(Refused::bad("imsOrgId", format!("is 1 to {ORG_CHARS} printable characters without a space")));
+        }
+        if self.require_identity_signature && self.identity_secrets.is_empty() {
+            let reason = "needs a secret to sign with: make one first";
+            return Err(Refused::conflict("requireIdentitySignature", reason));
         }
         if self.allowed_origins.len() > ORIGINS_MAX {
             return Err(Refused::bad("allowedOrigins", format!("are at most {ORIGINS_MAX}")));
@@ -306,6 +319,41 @@ impl ClientRecord {
         let before = self.tokens.len();
         self.tokens.retain(|token| token.id != *id);
         self.tokens.len() < before
+    }
+
+    /// Takes a new secret for signatures of ids. The one before ends, now or after a grace of at most 7 days; one before that
+    /// ends now.
+    ///
+    /// # Errors
+    /// When the grace is too long.
+    pub fn rotate_identity_secret(&mut self, fresh: IdentitySecret, grace_seconds: u64) -> Result<(), Refused> {
+        if grace_seconds > GRACE_SECONDS_MAX {
+            return Err(Refused::bad("graceSeconds", format!("is 0 to {GRACE_SECONDS_MAX} (7 days)")));
+        }
+        let until_ms = fresh.created_ms.saturating_add(grace_seconds * 1000);
+        self.identity_secrets.retain(|secret| grace_seconds > 0 && secret.until_ms.is_none());
+        self.identity_secrets.iter_mut().for_each(|secret| secret.until_ms = Some(until_ms));
+        self.identity_secrets.insert(0, fresh);
+        Ok(())
+    }
+
+    /// Ends the secret before the present one now. Says whether there was one that was still good.
+    pub fn end_identity_grace(&mut self, now_ms: u64) -> bool {
+        let was = self.identity_secrets.iter().any(|secret| secret.until_ms.is_some() && secret.lives(now_ms));
+        self.identity_secrets.retain(|secret| secret.until_ms.is_none());
+        was
+    }
+
+    /// Ends all secrets. Says whether there were any.
+    ///
+    /// # Errors
+    /// While signatures are required: nobody could name a person any more.
+    pub fn remove_identity_secrets(&mut self) -> Result<bool, Refused> {
+        if self.require_identity_signature {
+            let reason = "is on: switch it off first, or rotate the secret";
+            return Err(Refused::conflict("requireIdentitySignature", reason));
+        }
+        Ok(!std::mem::take(&mut self.identity_secrets).is_empty())
     }
 
     fn forget_ended(&mut self, now_ms: u64) {

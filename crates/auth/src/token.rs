@@ -27,6 +27,8 @@ pub enum SecretKind {
     ProfileToken,
     /// The admin API, for scripts.
     AdminKey,
+    /// Nothing: it signs ids ([`crate::identity`]).
+    IdentitySecret,
 }
 
 impl SecretKind {
@@ -36,6 +38,7 @@ impl SecretKind {
         match self {
             Self::ProfileToken => "cameo_pat_",
             Self::AdminKey => "cameo_key_",
+            Self::IdentitySecret => "cameo_ids_",
         }
     }
 

@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, Guard};
 use axum::extract::Request;
 use axum::response::Response;
 use cameo_http::{Family, Refusal, body};
+use cameo_profile::Address;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -73,6 +74,9 @@ pub enum Denied {
     /// The request does not say clearly which client it is about.
     Client,
 }
+
+/// Visits as the vendor's callers send them (TARGET_API §1).
+pub const DELIVERY: &str = "/rest/v1/delivery";
 
 /// The header of a pass ([`crate::seal::Sealer::pass`]).
 pub const PASS_HEADER: &str = "cameo-pass";
@@ -167,6 +171,19 @@ impl Verifier {
         }
     }
 
+    /// Whether one of a client's secrets that are still good has signed an address.
+    ///
+    /// # Errors
+    /// When this node may not decide.
+    pub fn has_signed(&self, client: &str, address: Address<'_>, signature: &[u8; 32]) -> Result<bool, Denied> {
+        if !self.0.holds_lease() {
+            return Err(Denied::NoLease);
+        }
+        let (state, now_ms) = (self.state(), self.0.clock.unix_ms());
+        let secrets = state.client(client).map_or(&[][..], |client| &client.record.identity_secrets);
+        Ok(secrets.iter().any(|secret| secret.lives(now_ms) && secret.has_signed(client, address, signature)))
+    }
+
     /// A layer that lets through what may.
     #[must_use]
     pub fn layer(&self, scope: Scope) -> VerifierLayer {
@@ -223,6 +240,12 @@ impl Denied {
                 (Refusal { retry_after: Some(RETRY_NO_LEASE), ..Refusal::new(503, text) }, None)
             }
         }
+    }
+
+    /// As a refusal, for a handler that decides by itself.
+    #[must_use]
+    pub fn into_refusal(self) -> Refusal {
+        self.refusal().0
     }
 
     /// The answer, in the shape of a family of paths.
@@ -324,6 +347,12 @@ impl VerifierLayer {
         }
         if token_in_query(request) {
             return Err(Denied::InQuery);
+        }
+        if self.scope == Scope::VisitsWrite && request.uri().path() == DELIVERY {
+            // The SDKs name an organisation. Where that leads nowhere, the handler says so.
+            let state = self.verifier.state();
+            let Ok(client) = state.named_by(request.uri().query()) else { return Ok(()) };
+            return self.verifier.check(client.code.as_str(), self.scope, request.headers());
         }
         match client_of(request) {
             Some(client) => self.verifier.check(client, self.scope, request.headers()),

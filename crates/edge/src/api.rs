@@ -1,9 +1,11 @@
 //! The HTTP API of the edge: every route on one screen, and what handlers share.
 
 mod cors;
+mod delivery;
 mod fetch;
 mod health;
 pub(crate) mod history;
+mod identity;
 pub(crate) mod ids;
 mod native;
 pub(crate) mod openapi;
@@ -19,9 +21,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::map_response;
 use axum::response::Response;
 use cameo_auth::routes::RouteAccess;
 use cameo_auth::state::Client;
+use cameo_auth::verifier::DELIVERY;
 use cameo_auth::{Access, Routes, Scope};
 use cameo_eventlog::EventLog;
 use cameo_http::Refusal;
@@ -76,6 +80,12 @@ pub(crate) fn router<L: EventLog>(app: Arc<App<L>>) -> (Router, Vec<RouteAccess>
         Access::Public,
         cors::preflight,
     );
+    let delivery = Routes::new(guard()).post(DELIVERY, Access::Token(Scope::VisitsWrite), delivery::post).on(
+        Method::OPTIONS,
+        DELIVERY,
+        Access::Public,
+        cors::delivery_preflight,
+    );
     let others = Routes::new(guard())
         .get("/v1/{client}/profiles/{kind}/{id}", READ, native::get)
         .get("/v1/{client}/profiles/{kind}/{id}/history", READ, history::history)
@@ -91,9 +101,12 @@ pub(crate) fn router<L: EventLog>(app: Arc<App<L>>) -> (Router, Vec<RouteAccess>
         .get("/readyz", Access::Public, health::ready)
         .get("/metrics", Access::Public, health::metrics);
     let (visits, mut table) = visits.finish();
+    let (delivery, rest) = delivery.finish();
+    table.extend(rest);
     let (others, rest) = others.finish();
     table.extend(rest);
     // Outside the guard, so that a page can read why it was refused.
-    let router = visits.layer(cors::layer(guard())).merge(others);
+    let delivery = delivery.layer(map_response(delivery::no_store)).layer(cors::delivery_layer(guard()));
+    let router = visits.layer(cors::layer(guard())).merge(delivery).merge(others);
     (router.with_state(app), table)
 }

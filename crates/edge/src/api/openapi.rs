@@ -1,6 +1,6 @@
 //! The OpenAPI description of the edge's routes, for `/openapi.json`. A test holds it against the router.
 
-use super::{cors, fetch, health, history, native, update, visits};
+use super::{cors, delivery, fetch, health, history, native, update, visits};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -8,6 +8,8 @@ use super::{cors, fetch, health, history, native, update, visits};
     paths(
         cors::preflight,
         visits::post,
+        cors::delivery_preflight,
+        delivery::post,
         native::get,
         native::patch,
         native::delete,

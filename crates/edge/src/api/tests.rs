@@ -1,6 +1,7 @@
 //! The API in process, over the log in memory: shapes, refusals, every limit, and that the description has every route.
 
 mod decoding;
+mod delivery;
 mod description;
 mod history;
 mod limits;
@@ -58,18 +59,40 @@ impl Reply {
     }
 }
 
+/// A client as it is when it is new.
+fn client(code: &str) -> ClientRecord {
+    ClientRecord::new(&ClientCode::new(code).unwrap(), NOW).unwrap()
+}
+
+fn clients() -> Vec<ClientRecord> {
+    vec![client("demo"), ClientRecord { lifetime_days: 2, ..client("brief") }]
+}
+
 impl Rig {
     async fn new() -> Self {
+        Self::with(clients()).await
+    }
+
+    async fn with(clients: Vec<ClientRecord>) -> Self {
         let clock = Clock::manual(NOW);
         let log = MemoryLog::with_clock(PartitionCount::new(4).unwrap(), clock.clone());
-        Self::over(log, clock, tempfile::tempdir().unwrap(), None).await
+        Self::over_clients(clients, log, clock, tempfile::tempdir().unwrap(), None).await
     }
 
     /// Over a log, with what an edge before it has left in the directory, and a spool of so many bytes.
     async fn over(log: MemoryLog, clock: Clock, dir: TempDir, spool_bytes: Option<u64>) -> Self {
-        let client = |code| ClientRecord::new(&ClientCode::new(code).unwrap(), NOW).unwrap();
+        Self::over_clients(clients(), log, clock, dir, spool_bytes).await
+    }
+
+    async fn over_clients(
+        clients: Vec<ClientRecord>,
+        log: MemoryLog,
+        clock: Clock,
+        dir: TempDir,
+        spool_bytes: Option<u64>,
+    ) -> Self {
         let config = EdgeConfig {
-            auth: Verifier::fixed(vec![client("demo"), ClientRecord { lifetime_days: 2, ..client("brief") }]),
+            auth: Verifier::fixed(clients),
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
             snapshots: None,

@@ -7,11 +7,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use cameo_profile::event::{DeliveryContext, DeliveryData};
 use cameo_profile::ids::{self, Invalid};
 use cameo_profile::{AddressBuf, limits};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
+
+use super::identity::Signatures;
 
 /// Text that is borrowed from the body where it can be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,6 +111,16 @@ pub(crate) struct VisitRequest<'a> {
     pub(crate) order: Option<OrderRequest<'a>>,
     #[serde(borrow)]
     pub(crate) user_agent: Option<Text<'a>>,
+    /// Of a delivery call, which has been checked by limits of its own; not a field that callers send.
+    #[serde(skip)]
+    pub(crate) delivery: Option<Delivery<'a>>,
+}
+
+/// What a delivery call adds to a visit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Delivery<'a> {
+    pub(crate) context: Option<DeliveryContext<'a>>,
+    pub(crate) data: Option<DeliveryData<'a>>,
 }
 
 /// What the visitor is called.
@@ -122,6 +135,9 @@ pub(crate) struct Ids<'a> {
     pub(crate) ecid: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "objects")]
     pub(crate) customer_ids: Vec<CustomerId<'a>>,
+    /// See `api::identity`.
+    #[serde(borrow)]
+    pub(crate) identity_signature: Option<Fields<'a>>,
 }
 
 /// A customer id; only authenticated ones count (TARGET_API §1).
@@ -168,7 +184,7 @@ pub(crate) struct OrderRequest<'a> {
 }
 
 /// Up to here every whole number is exact in a 64-bit float.
-const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
+pub(super) const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 /// What an event holds at most beside parameters and attributes, in bytes: URLs, ids, categories and an order at their
 /// limits of characters, four bytes each, and the markers between them.
@@ -275,7 +291,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
 impl Fields<'_> {
     /// Which of two values should count, nobody could say. There are few names, so no set is made of them.
-    fn check_single(&self, section: &str) -> Result<(), Invalid> {
+    pub(super) fn check_single(&self, section: &str) -> Result<(), Invalid> {
         for (at, (name, _)) in self.0.iter().enumerate() {
             if self.0[..at].iter().any(|(other, _)| other == name) {
                 return Err(Invalid::other(format!("{section}.{}", shorten(name)), "is given more than once"));
@@ -354,6 +370,13 @@ impl VisitRequest<'_> {
         text(&self.session_id)
     }
 
+    /// The signatures that it brings along for its ids.
+    pub(super) fn signatures(&self) -> Signatures<'_> {
+        let mut all = Signatures::default();
+        self.ids.identity_signature.iter().for_each(|fields| all.add(fields));
+        all
+    }
+
     /// All addresses it names, home first.
     pub(crate) fn addresses(&self) -> Result<Vec<AddressBuf>, Invalid> {
         let mut all = Vec::new();
@@ -381,6 +404,9 @@ impl VisitRequest<'_> {
 
     /// Checks everything but the ids. `now_ms` bounds `occurredAt`.
     pub(crate) fn check(&self, now_ms: u64) -> Result<(), Invalid> {
+        if self.delivery.is_some() {
+            return Ok(());
+        }
         if let Some(id) = self.event_id() {
             ids::check_text(id, limits::EVENT_ID_CHARS, |_| false, || "eventId".into())?;
         }
@@ -472,7 +498,11 @@ fn count(field: &'static str, count: usize, limit: usize) -> Result<(), Invalid>
     Ok(())
 }
 
-fn check_value(value: &Value<'_>, limit: usize, field: impl FnOnce() -> Cow<'static, str>) -> Result<(), Invalid> {
+pub(super) fn check_value(
+    value: &Value<'_>,
+    limit: usize,
+    field: impl FnOnce() -> Cow<'static, str>,
+) -> Result<(), Invalid> {
     match value {
         Value::Text(text) => ids::check_length(text, limit, field),
         Value::Not(what) => {

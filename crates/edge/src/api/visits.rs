@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::Response;
+use cameo_auth::state::Client;
 use cameo_eventlog::EventLog;
 use cameo_profile::event::{Order, Visit, VisitContext};
 use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition};
@@ -17,7 +18,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 
 use super::visit::{Fields, Text, Value, VisitRequest};
-use super::{App, HEARD_WITHIN, write};
+use super::{App, HEARD_WITHIN, identity, write};
 use crate::replica::{Answer, Render, SubmitError};
 use cameo_http::{Family, Refusal, body, query};
 
@@ -46,12 +47,12 @@ enum Way {
 }
 
 /// Where a visit goes.
-struct Placed {
-    partition: Partition,
+pub(super) struct Placed {
+    pub(super) partition: Partition,
     /// Home first.
-    addresses: Vec<AddressBuf>,
+    pub(super) addresses: Vec<AddressBuf>,
     /// The home was made up.
-    generated: bool,
+    pub(super) generated: bool,
 }
 
 /// What became of a visit.
@@ -91,7 +92,7 @@ pub(super) async fn post<L: EventLog>(
         Err(refusal) => return body::refuse(content, refusal.response(Family::Native)).await,
     };
     let done = match body::read(content, BODY_BYTES).await {
-        Ok(whole) => take(&app, &client.code, head.headers.get(CONTENT_TYPE), render, &whole.bytes).await,
+        Ok(whole) => take(&app, &client, head.headers.get(CONTENT_TYPE), render, &whole.bytes).await,
         Err(error) => Err(error.into()),
     };
     done.unwrap_or_else(|refusal| {
@@ -116,19 +117,20 @@ fn returned(query: Option<&str>) -> Result<Option<Render>, Refusal> {
 
 async fn take<L: EventLog>(
     app: &App<L>,
-    client: &ClientCode,
+    known: &Client,
     content_type: Option<&HeaderValue>,
     render: Option<Render>,
     bytes: &[u8],
 ) -> Result<Response, Refusal> {
     let decoded = decode(Encoding::of(content_type, bytes), bytes)?;
-    let now_ms = app.replica.now().0;
+    let (client, now_ms) = (&known.code, app.replica.now().0);
     let mut call = app.replica.start_call(decoded.visits.len());
     let mut slots = 0;
     let mut sent = Vec::with_capacity(decoded.visits.len());
     for visit in decoded.visits {
         let added = visit.and_then(|visit| {
             let placed = place(app, client, &visit, now_ms)?;
+            identity::check(&app.config.auth, known, &placed.addresses, &visit.signatures())?;
             let way = way(app, placed.partition);
             if way == Way::Log {
                 with_event(client, &visit, &placed, None, |event| call.add(placed.partition, event, render));
@@ -174,7 +176,8 @@ pub enum NotTaken {
     Later(SubmitError),
 }
 
-/// Takes one visit, as JSON or MessagePack; one without an event id gets this one. Done when it has been applied.
+/// Takes one visit of a NATS producer, who has proven to the NATS servers who it is, so ids need no signature; as JSON or
+/// MessagePack; one without an event id gets this one. Done when it has been applied.
 pub(crate) async fn take_one<L: EventLog>(
     app: &App<L>,
     client: &str,
@@ -216,7 +219,7 @@ pub(crate) async fn take_one<L: EventLog>(
 }
 
 /// Where a visit goes.
-fn place<L: EventLog>(
+pub(super) fn place<L: EventLog>(
     app: &App<L>,
     client: &ClientCode,
     visit: &VisitRequest<'_>,
@@ -235,7 +238,7 @@ fn place<L: EventLog>(
 
 /// Builds the event around what the request holds, and hands it over; `made_up` are event id and time for one that has
 /// none.
-fn with_event(
+pub(super) fn with_event(
     client: &ClientCode,
     visit: &VisitRequest<'_>,
     placed: &Placed,
@@ -254,7 +257,7 @@ fn with_event(
         categories: visit.categories(),
         other_ids: addresses.collect(),
         context: context(visit),
-        delivery: None,
+        delivery: visit.delivery.as_ref().and_then(|delivery| delivery.data.clone()).map(Box::new),
     };
     use_it(&Event::Visit(event));
 }
@@ -280,7 +283,7 @@ fn context<'v>(visit: &'v VisitRequest<'_>) -> Option<VisitContext<'v>> {
             product_ids: order.product_ids.iter().map(|Text(id)| &**id).collect(),
         }),
         user_agent: text(&visit.user_agent),
-        delivery: None,
+        delivery: visit.delivery.as_ref().and_then(|delivery| delivery.context.clone()).map(Box::new),
     };
     (context != VisitContext::default()).then_some(context)
 }
