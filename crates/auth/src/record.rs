@@ -74,10 +74,10 @@ pub struct ClientRecord {
     /// Tokens, oldest first.
     pub tokens: Vec<TokenRecord>,
     /// Visits over HTTP may name a thirdPartyId, ECID or customer id only with a signature ([`crate::identity`]).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub require_identity_signature: bool,
     /// What those are signed with: the present secret, and the one before while it is still good.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identity_secrets: Vec<IdentitySecret>,
 }
 

@@ -195,6 +195,8 @@ fn golden() -> ClientRecord {
             expires_ms: NOW + HOUR * 1000,
             grace: Some(Grace { digest: digest("old"), until_ms: NOW + 1000 }),
         }],
+        require_identity_signature: false,
+        identity_secrets: Vec::new(),
     }
 }
 
@@ -207,6 +209,30 @@ fn format_1_is_the_golden_one() {
     let file = include_str!("../../golden/record-v1.json").trim_end();
     assert_eq!(sealed, file, "golden/record-v1.json differs; new text:\n{sealed}");
     assert_eq!(sealer.verifying().open::<ClientRecord>(&key, file.as_bytes()), Ok(golden()));
+}
+
+#[test]
+fn secrets_for_signatures_overlap_end_and_are_needed_while_they_are_asked_for() {
+    let mut record = record();
+    let fresh = |at| IdentitySecret::new(&Secret::generate(SecretKind::IdentitySecret).unwrap(), "ann", at);
+    record.require_identity_signature = true;
+    assert!(record.check_settings().is_err_and(|refused| refused.conflict), "nothing to sign with");
+    let (first, second, third) = (fresh(NOW), fresh(NOW + 1), fresh(NOW + 2));
+    record.rotate_identity_secret(first, 0).unwrap();
+    record.check_settings().unwrap();
+    assert!(record.rotate_identity_secret(second.clone(), GRACE_SECONDS_MAX + 1).is_err());
+    record.rotate_identity_secret(second, 60).unwrap();
+    let lives = |record: &ClientRecord, at: u64| record.identity_secrets.iter().filter(|s| s.lives(at)).count();
+    assert_eq!((lives(&record, NOW + 60_000), lives(&record, NOW + 60_001)), (2, 1));
+    record.rotate_identity_secret(third, 60).unwrap();
+    assert_eq!(record.identity_secrets.len(), 2, "the oldest is gone");
+    assert!(record.end_identity_grace(NOW + 2) && !record.end_identity_grace(NOW + 2));
+    assert!(record.remove_identity_secrets().is_err_and(|refused| refused.conflict));
+    let key = ClientRecord::key(&ClientCode::new("demo").unwrap());
+    let sealer = Sealer::from_hex(&"07".repeat(32)).unwrap();
+    assert_eq!(sealer.verifying().open::<ClientRecord>(&key, &sealer.seal(&key, &record)), Ok(record.clone()));
+    record.require_identity_signature = false;
+    assert_eq!((record.remove_identity_secrets(), record.remove_identity_secrets()), (Ok(true), Ok(false)));
 }
 
 fn any_token() -> impl Strategy<Value = TokenRecord> {
