@@ -337,25 +337,6 @@ impl ClientRecord {
         Ok(())
     }
 
-    /// Ends the secret before the present one now. Says whether there was one that was still good.
-    pub fn end_identity_grace(&mut self, now_ms: u64) -> bool {
-        let was = self.identity_secrets.iter().any(|secret| secret.until_ms.is_some() && secret.lives(now_ms));
-        self.identity_secrets.retain(|secret| secret.until_ms.is_none());
-        was
-    }
-
-    /// Ends all secrets. Says whether there were any.
-    ///
-    /// # Errors
-    /// While signatures are required: nobody could name a person any more.
-    pub fn remove_identity_secrets(&mut self) -> Result<bool, Refused> {
-        if self.require_identity_signature {
-            let reason = "is on: switch it off first, or rotate the secret";
-            return Err(Refused::conflict("requireIdentitySignature", reason));
-        }
-        Ok(!std::mem::take(&mut self.identity_secrets).is_empty())
-    }
-
     fn forget_ended(&mut self, now_ms: u64) {
         self.tokens.retain(|token| token.expires_ms.saturating_add(SHOWN_AFTER_END_MS) > now_ms);
     }

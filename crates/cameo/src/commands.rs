@@ -60,6 +60,9 @@ enum Command {
     /// Switch Require Authentication
     #[command(subcommand)]
     Auth(admin::AuthCommand),
+    /// Secrets that servers sign ids of persons with
+    #[command(subcommand)]
+    Identity(admin::IdentityCommand),
     /// Users of the admin API and pages
     #[command(subcommand)]
     User(admin::UserCommand),
@@ -131,6 +134,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Bulk(command) => on_runtime(bulk::run(command)),
         Command::Token(command) => on_runtime(admin::token(command)),
         Command::Auth(command) => on_runtime(admin::auth(command)),
+        Command::Identity(command) => on_runtime(admin::identity(command)),
         Command::User(command) => on_runtime(admin::user(command)),
         Command::Client(command) => on_runtime(admin::client(command)),
         Command::Audit(args) => on_runtime(admin::audit(args)),

@@ -155,6 +155,16 @@ impl Admin {
         self.call(Method::POST, "/v1/clients".into(), &body).await
     }
 
+    /// Makes a secret to sign ids of persons with; the reply has it as `identitySecret`. The one before ends, or stays good
+    /// for `grace_seconds`.
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub async fn rotate_identity_secret(&self, grace_seconds: u64) -> Result<Value, Error> {
+        let body = json!({"graceSeconds": grace_seconds});
+        self.call(Method::POST, self.of_client("identity-secret"), &body).await
+    }
+
     /// All users: `{users: […]}`.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod clients;
 mod cluster;
 mod compatible;
 pub(crate) mod gate;
+mod identity;
 mod input;
 mod keys;
 mod openapi;
@@ -41,6 +42,8 @@ pub(crate) fn router(plane: &Plane) -> (Router, Vec<RouteAccess>) {
         .post("/v1/{client}/tokens/{id}/kill", role(Action::TokenRevoke), tokens::kill)
         .get("/v1/{client}/settings", role(Action::SettingsRead), clients::settings)
         .patch("/v1/{client}/settings", Access::SignedIn, clients::change)
+        .get("/v1/{client}/identity-secret", role(Action::SettingsRead), identity::facts)
+        .post("/v1/{client}/identity-secret", role(Action::TokenRotate), identity::rotate)
         .get("/v1/{client}/audit", role(Action::AuditRead), audit::of_client)
         .get("/v1/audit", role(Action::AuditRead), audit::of_all)
         .get("/v1/clients", role(Action::ClientList), clients::list)

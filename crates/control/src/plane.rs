@@ -8,6 +8,7 @@ mod access;
 mod change;
 mod clients;
 mod cluster;
+mod identity;
 mod rollout;
 #[cfg(test)]
 mod tests;

@@ -253,6 +253,27 @@ pub(crate) async fn auth(command: AuthCommand) -> anyhow::Result<Done> {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Make a secret that the client's servers sign ids of persons with; it is shown once, and the one before ends
+    Rotate {
+        #[command(flatten)]
+        target: AdminTarget,
+        /// Keep the one before good for so long, at most 7d
+        #[arg(long, value_parser = seconds, default_value = "0")]
+        grace: u64,
+    },
+}
+
+pub(crate) async fn identity(command: IdentityCommand) -> anyhow::Result<Done> {
+    let IdentityCommand::Rotate { target, grace } = command;
+    let reply = target.connect()?.rotate_identity_secret(grace).await?;
+    target.show(&reply, || {
+        remark!("Secret for signatures of {}. Shown this once:", target.client);
+        say!("{}", text(&reply, "identitySecret"))
+    })
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
     /// Make a user; its password comes from CAMEO_NEW_PASSWORD, or is asked for
     Add {
@@ -391,6 +412,9 @@ pub(crate) struct SettingsArgs {
     /// Visits need a token
     #[arg(long)]
     require_visit_tokens: Option<bool>,
+    /// Visits may name a thirdPartyId, ECID or customer id only with a signature; make a secret first (`cameo identity rotate`)
+    #[arg(long)]
+    require_identity_signature: Option<bool>,
     /// Switch the client off or on
     #[arg(long)]
     disabled: Option<bool>,
@@ -411,6 +435,9 @@ impl SettingsArgs {
         }
         if let Some(required) = self.require_visit_tokens {
             settings["requireVisitTokens"] = json!(required);
+        }
+        if let Some(required) = self.require_identity_signature {
+            settings["requireIdentitySignature"] = json!(required);
         }
         if let Some(disabled) = self.disabled {
             settings["disabled"] = json!(disabled);

@@ -20,6 +20,7 @@ struct SettingsRequest {
     code: Option<String>,
     enable_profile_api_authentication: Option<bool>,
     require_visit_tokens: Option<bool>,
+    require_identity_signature: Option<bool>,
     lifetime_days: Option<u16>,
     allowed_origins: Option<Vec<String>>,
     #[serde(deserialize_with = "given")]
@@ -37,6 +38,7 @@ impl SettingsRequest {
         Settings {
             require_authentication: self.enable_profile_api_authentication,
             require_visit_tokens: self.require_visit_tokens,
+            require_identity_signature: self.require_identity_signature,
             lifetime_days: self.lifetime_days,
             allowed_origins: self.allowed_origins,
             ims_org_id: self.ims_org_id,
@@ -49,7 +51,8 @@ fn shown(record: &ClientRecord) -> Value {
     json!({
         "client": record.code, "createdAt": time(record.created_ms), "disabled": record.disabled,
         "enableProfileApiAuthentication": record.require_authentication,
-        "requireVisitTokens": record.require_visit_tokens, "lifetimeDays": record.lifetime_days,
+        "requireVisitTokens": record.require_visit_tokens,
+        "requireIdentitySignature": record.require_identity_signature, "lifetimeDays": record.lifetime_days,
         "allowedOrigins": record.allowed_origins, "imsOrgId": record.ims_org_id,
     })
 }
@@ -110,7 +113,7 @@ async fn read(plane: &Plane, caller: &Caller, client: &str) -> Answer {
 
 /// Changes settings of a client. Answered when every node goes by them.
 #[utoipa::path(patch, path = "/v1/{client}/settings", tag = "clients", params(("client" = String, Path, description = "Client (tenant) code")),
-    request_body(content = serde_json::Value, content_type = "application/json", description = "Any of `enableProfileApiAuthentication`, `requireVisitTokens`, `lifetimeDays`, `allowedOrigins`; an admin also `imsOrgId`, `disabled`"),
+    request_body(content = serde_json::Value, content_type = "application/json", description = "Any of `enableProfileApiAuthentication`, `requireVisitTokens`, `requireIdentitySignature`, `lifetimeDays`, `allowedOrigins`; an admin also `imsOrgId`, `disabled`"),
     responses((status = 200, description = "The settings, and how each node was confirmed"), (status = 400, description = "What is wrong"), (status = 403, description = "The role does not allow it")))]
 pub(super) async fn change(
     State(plane): State<Plane>,

@@ -1,6 +1,6 @@
 //! The OpenAPI description of the admin API. A test holds it against the router.
 
-use super::{audit, clients, cluster, compatible, keys, tokens, users};
+use super::{audit, clients, cluster, compatible, identity, keys, tokens, users};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -18,6 +18,8 @@ use super::{audit, clients, cluster, compatible, keys, tokens, users};
         clients::create,
         clients::one,
         clients::change_by_code,
+        identity::facts,
+        identity::rotate,
         users::list,
         users::create,
         users::change,

@@ -62,6 +62,7 @@ impl Scene {
             }
             ("PATCH", "/v1/users/{name}") => json!({"roles": [{"client": "*", "role": "observer"}]}),
             ("POST", "/v1/users/{name}/password") => json!({"password": "eleven blue tricycles"}),
+            ("POST", "/v1/{client}/identity-secret") => json!({"graceSeconds": 60}),
             ("POST", "/v1/keys") => json!({"name": "ci", "roles": [{"client": "demo", "role": "editor"}]}),
             ("PUT" | "PATCH", _) => json!({"enableProfileApiAuthentication": true}),
             _ => Value::Null,

@@ -38,6 +38,7 @@ fn facts(record: &ClientRecord) -> Markup {
             dt { "Profile lifetime" } dd { (record.lifetime_days) " days" }
             dt { "Allowed origins" } dd { @if record.allowed_origins.is_empty() { "none" } @else { (record.allowed_origins.join(", ")) } }
             dt { "Organisation (imsOrgId)" } dd { (record.ims_org_id.as_deref().unwrap_or("none")) }
+            dt { "Signatures of ids" } dd { @if record.require_identity_signature { "required" } @else { "not required" } }
             dt { "Tokens for visits" } dd { @if record.require_visit_tokens { "required" } @else { "not required" } }
         }
     }
@@ -59,6 +60,10 @@ fn form(viewer: &Viewer, record: &ClientRecord, manage: bool, switch: bool) -> M
                     " Visits need a token with the scope visits:write"
                 }
                 input type="hidden" name="hasVisitTokens" value="true";
+                label.check {
+                    input type="checkbox" name="requireIdentitySignature" value="true" checked[record.require_identity_signature];
+                    " Visits may name a thirdPartyId, ECID or customer id only with a signature (make a secret first: cameo identity rotate)"
+                }
             }
             @if manage {
                 label for="org" { "Organisation (imsOrgId) that official SDKs name instead of the client" }
@@ -91,12 +96,16 @@ async fn save(site: &Site, viewer: &Viewer, client: &str, form: &Form) -> Result
     let origins: Vec<_> = form.get("allowedOrigins").split_whitespace().map(str::to_owned).collect();
     let org = Some(form.get("imsOrgId")).filter(|org| !org.is_empty()).map(str::to_owned);
     let visits = form.get("requireVisitTokens") == "true";
+    let signatures = form.get("requireIdentitySignature") == "true";
     let settings = Settings {
         lifetime_days: (days != held.lifetime_days).then_some(days),
         allowed_origins: (origins != held.allowed_origins).then_some(origins),
         ims_org_id: (form.get("hasOrg") == "true" && org != held.ims_org_id).then_some(org),
         require_visit_tokens: (form.get("hasVisitTokens") == "true" && visits != held.require_visit_tokens)
             .then_some(visits),
+        require_identity_signature: (form.get("hasVisitTokens") == "true"
+            && signatures != held.require_identity_signature)
+            .then_some(signatures),
         ..Settings::default()
     };
     if settings == Settings::default() {

@@ -17,6 +17,7 @@ use crate::principal::Principal;
 pub(crate) struct Settings {
     pub(crate) require_authentication: Option<bool>,
     pub(crate) require_visit_tokens: Option<bool>,
+    pub(crate) require_identity_signature: Option<bool>,
     pub(crate) lifetime_days: Option<u16>,
     pub(crate) allowed_origins: Option<Vec<String>>,
     /// `Some(None)` takes it away.
@@ -35,7 +36,10 @@ impl Settings {
     /// What one must be allowed to do to change this.
     fn actions(&self) -> Vec<Action> {
         let mut actions = Vec::new();
-        if self.require_authentication.is_some() || self.require_visit_tokens.is_some() {
+        if self.require_authentication.is_some()
+            || self.require_visit_tokens.is_some()
+            || self.require_identity_signature.is_some()
+        {
             actions.push(Action::AuthSwitch);
         }
         if self.disabled.is_some() || self.ims_org_id.is_some() {
@@ -56,6 +60,7 @@ impl Settings {
         }
         set(&mut record.require_authentication, self.require_authentication.as_ref());
         set(&mut record.require_visit_tokens, self.require_visit_tokens.as_ref());
+        set(&mut record.require_identity_signature, self.require_identity_signature.as_ref());
         set(&mut record.lifetime_days, self.lifetime_days.as_ref());
         set(&mut record.allowed_origins, self.allowed_origins.as_ref());
         set(&mut record.ims_org_id, self.ims_org_id.as_ref());
@@ -69,6 +74,7 @@ impl Settings {
         let mut say = |name: &str, value: Option<String>| said.extend(value.map(|value| format!("{name}={value}")));
         say("requireAuthentication", self.require_authentication.map(|v| v.to_string()));
         say("requireVisitTokens", self.require_visit_tokens.map(|v| v.to_string()));
+        say("requireIdentitySignature", self.require_identity_signature.map(|v| v.to_string()));
         say("lifetimeDays", self.lifetime_days.map(|v| v.to_string()));
         say("allowedOrigins", self.allowed_origins.as_ref().map(|v| v.join(" ")));
         say("imsOrgId", self.ims_org_id.as_ref().map(|v| v.clone().unwrap_or_else(|| "none".into())));
