@@ -54,10 +54,18 @@ fn edges_are_restarted_one_by_one_without_a_refused_visit() {
         let call = |caller: usize| {
             let (over, address) = (&over, balancer.address());
             scope.spawn(move || {
-                let mut sent = 0;
+                let (mut sent, mut kept) = (0, None);
                 while !over.load(Ordering::Relaxed) {
-                    let answer = status(address, &visit(&format!("c{caller}"), &format!("{caller}-{sent}")));
-                    assert_eq!(answer, Ok(200), "visit {sent} of caller {caller}");
+                    let mut request = visit(&format!("c{caller}"), &format!("{caller}-{sent}"));
+                    // Every other caller keeps its connection, until it is told not to.
+                    if caller.is_multiple_of(2) {
+                        request.headers.retain(|(name, _)| name != "Connection");
+                    }
+                    let mut connection: Connection =
+                        kept.take().unwrap_or_else(|| Connection::open_for(address, ANSWER).expect("the balancer"));
+                    let answer = connection.send(&request).unwrap_or_else(|error| panic!("caller {caller}: {error}"));
+                    assert_eq!(answer.status, 200, "visit {sent} of caller {caller}: {}", answer.text());
+                    kept = (answer.header("connection") != "close").then_some(connection);
                     sent += 1;
                 }
                 sent

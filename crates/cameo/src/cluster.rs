@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
+use axum::middleware::map_response;
+use axum::response::Response;
 use cameo_auth::bucket::{Bucket, NatsBucket};
 use cameo_auth::clock::SystemClock;
 use cameo_auth::node::NodeStatus;
@@ -29,6 +31,8 @@ use cameo_gateway::Gateway;
 use cameo_http::tls::Tls;
 use cameo_nats::{ConnectError, Nats};
 use cameo_snapshot::{Objects, Store};
+use http::HeaderValue;
+use http::header::CONNECTION;
 use tokio::net::TcpListener;
 
 use crate::ledger::ReplicaLedger;
@@ -270,7 +274,8 @@ async fn start_node(
     Ok(node)
 }
 
-/// Serves until SIGTERM, and for a while after it: `/readyz` says no, so that a load balancer sends nothing new here.
+/// Serves until SIGTERM, and for a while after it: `/readyz` says no, so that a load balancer sends nothing new here, and
+/// every answer ends its connection.
 async fn serve(
     common: &Common,
     (listener, tls): (TcpListener, Option<Tls>),
@@ -279,6 +284,15 @@ async fn serve(
     closing: impl FnOnce(),
 ) -> anyhow::Result<()> {
     let stopped = process::stop()?;
+    let told = Arc::clone(draining);
+    // Who keeps a connection shall take the next one to another node, and not be cut off at the end.
+    let close = map_response(move |mut response: Response| {
+        if told.load(Ordering::Relaxed) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        std::future::ready(response)
+    });
+    let router = cameo_http::with_fallbacks(router).layer(close);
     let (draining, drain) = (Arc::clone(draining), common.drain);
     let stopped = async move {
         stopped.await;
@@ -286,7 +300,7 @@ async fn serve(
         closing();
         tokio::time::sleep(drain).await;
     };
-    cameo_http::serve::serve(listener, tls, cameo_http::with_fallbacks(router), stopped).await;
+    cameo_http::serve::serve(listener, tls, router, stopped).await;
     tracing::info!("stopped");
     Ok(())
 }
