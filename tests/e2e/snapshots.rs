@@ -1,9 +1,17 @@
 //! Snapshots with the real binary: an edge with an empty disk joins a cluster whose log was shortened, and a server whose
 //! checkpoint is lost starts from its folder.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use cameo_tests::admin::{ADMIN_PASSWORD, basic};
 use cameo_tests::cluster::{Cluster, Flags, Plan};
-use cameo_tests::wait;
-use serde_json::json;
+use cameo_tests::http::Request;
+use cameo_tests::server::{Server, Setup};
+use cameo_tests::{process, wait};
+use serde_json::{Value, json};
+
+use crate::common;
 
 /// Snapshots every second, and nothing kept in the log for longer than it is needed.
 const SHORT: Flags = Flags { edge: &["--snapshot-seconds", "1"], control: &["--retention-days", "0"] };
@@ -33,4 +41,116 @@ fn an_edge_with_an_empty_disk_joins_a_cluster_whose_log_was_shortened() {
     cluster.visit(0, &ids[1], "joined-again");
     let profiles = cluster.agreed(&ids);
     assert_eq!(profiles[0]["profileAttributes"]["last"]["value"], json!("joined"));
+}
+
+/// Position and digest of each partition, by node, once no frame is on its way: edges that stand at one position.
+fn digests(cluster: &Cluster) -> BTreeMap<String, Value> {
+    let of = |answer: &Value| {
+        let nodes = answer["nodes"].as_array().expect("nodes").iter();
+        let edges = nodes.filter(|node| node["roles"][0] == "edge");
+        edges.map(|edge| (edge["node"].as_str().expect("a name").to_owned(), edge["partitions"].clone())).collect()
+    };
+    wait::until("edges at one position", || {
+        let answer = cluster.admin("GET", "/v1/cluster?digests=true", &Value::Null).expect(200).json();
+        let of: BTreeMap<String, Value> = of(&answer);
+        let positions = |partitions: &Value| -> Option<Vec<u64>> {
+            partitions.as_array()?.iter().map(|partition| partition["position"].as_u64()).collect()
+        };
+        let all: Vec<_> = of.values().map(positions).collect();
+        (all[0].is_some() && all.iter().all(|one| *one == all[0])).then_some(of)
+    })
+}
+
+#[test]
+fn a_cluster_that_was_lost_begins_again_from_exported_snapshots() {
+    let Some(cluster) = Cluster::start(1, 2) else { return };
+    let ids: Vec<_> = (0..60).map(|n| format!("l{n}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        cluster.visit(n % 2, id, &format!("before-{n}"));
+    }
+    let before = cluster.agreed(&ids);
+    let of = digests(&cluster);
+    assert_eq!(of.len(), 2, "{of:?}");
+    assert_eq!(of["edge-1"], of["edge-2"], "byte-identical partitions");
+    assert_eq!(of["edge-1"].as_array().map(Vec::len), Some(16));
+    cluster.admin("GET", "/v1/cluster?digests=maybe", &Value::Null).expect(400);
+
+    let taken = cluster.admin("POST", "/v1/cluster/snapshots", &json!({})).expect(200).json();
+    let outcomes: Vec<_> = taken["partitions"].as_array().unwrap().iter().map(|one| &one["outcome"]).collect();
+    assert!(outcomes.iter().all(|outcome| *outcome == "taken"), "{taken}");
+    let listed = cluster.admin("GET", "/v1/cluster/snapshots", &Value::Null).expect(200).json();
+    assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(16), "{listed}");
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("exported");
+    let exported = cluster.operate(&["snapshot", "export", "--to", &to.to_string_lossy()]);
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    // Not into a cluster that has something.
+    let refused = cluster.operate(&["restore", "--from", &to.to_string_lossy()]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("restored into a new one"), "{said}");
+    drop(cluster);
+
+    let again = Cluster::planned(Plan { restored_from: Some(to.clone()), ..Plan::of(1, 2) }).expect("NATS was there");
+    assert_eq!(again.agreed(&ids), before);
+    again.visit(1, &ids[0], "after");
+    // An event of before is known, and counts no second time.
+    again.visit(0, &ids[1], "before-1");
+    let after = again.agreed(&ids);
+    assert_eq!(after[0]["profileAttributes"]["last"]["value"], "after");
+    assert_eq!(after[1]["profileAttributes"]["visitCount"], before[1]["profileAttributes"]["visitCount"]);
+    let of = digests(&again);
+    assert_eq!(of["edge-1"], of["edge-2"]);
+    drop(again);
+
+    // And into a single process.
+    let data = folder.path().join("single");
+    let server = restored(&to, &data);
+    let profile = server.get("/v1/demo/profiles/tnt/l7").expect(200).json();
+    assert_eq!(profile, before[7]);
+}
+
+/// A standalone server from a folder of snapshots.
+fn restored(from: &Path, data: &Path) -> Server {
+    let (from, data_dir) = (from.to_string_lossy(), data.to_string_lossy());
+    let restored = process::run(&["restore", "--from", &from, "--data-dir", &data_dir]);
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    Setup::at(data).start()
+}
+
+#[test]
+fn a_server_is_restored_from_its_folder_into_a_new_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (snapshots, lost) = (dir.path().join("snapshots"), dir.path().join("lost"));
+    let folder = snapshots.to_string_lossy().into_owned();
+    let setup = Setup::at(&lost).with(&["--snapshot-dir", &folder, "--admin-password", ADMIN_PASSWORD]);
+    let server = setup.start();
+    for n in 0..100 {
+        common::visit(&server, &common::plain(&format!("r{}", n % 10)));
+    }
+    let admin = |method, path: &str| {
+        server.send(&Request::new(method, path).header("Authorization", &basic("admin", ADMIN_PASSWORD)))
+    };
+    server.send(&Request::new("POST", "/v1/cluster/snapshots")).expect(401);
+    let taken = admin("POST", "/v1/cluster/snapshots").expect(200).json();
+    let bytes: u64 = taken["partitions"].as_array().unwrap().iter().filter_map(|one| one["bytes"].as_u64()).sum();
+    assert!(bytes > 0, "{taken}");
+    let node = admin("GET", "/v1/cluster?digests=true").expect(200).json();
+    assert_eq!(node["nodes"][0]["partitions"].as_array().map(Vec::len), Some(16), "{node}");
+    let before = server.get("/v1/demo/profiles/tnt/r3").expect(200).json();
+    common::visit(&server, &common::plain("after-the-snapshot"));
+    server.kill();
+
+    let data = dir.path().join("new");
+    let server = restored(&snapshots, &data);
+    assert_eq!(server.get("/v1/demo/profiles/tnt/r3").expect(200).json(), before);
+    server.get("/v1/demo/profiles/tnt/after-the-snapshot").expect(404);
+    common::visit(&server, &common::plain("r3"));
+    // It is a server like any other: what it took is there after a kill.
+    let server = server.kill().start();
+    assert_eq!(common::visit_count(&server, "r3"), 11);
+    drop(server);
+    // Not over a server that is there.
+    let refused = process::run(&["restore", "--from", &folder, "--data-dir", &data.to_string_lossy()]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("is there already"), "{said}");
 }

@@ -1,5 +1,7 @@
 //! A cluster of a test's own: real NATS servers, a control plane, a gateway and edges, each a process.
 
+use std::path::PathBuf;
+use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,6 +63,8 @@ pub struct Plan {
     pub networks: bool,
     /// Seconds that a node serves on after SIGTERM.
     pub drain_seconds: u64,
+    /// A folder of snapshots, from which the log is restored before any node starts.
+    pub restored_from: Option<PathBuf>,
 }
 
 impl Plan {
@@ -76,6 +80,7 @@ impl Plan {
             flags: Flags { edge: &[], control: &[] },
             networks: false,
             drain_seconds: 1,
+            restored_from: None,
         }
     }
 }
@@ -163,6 +168,10 @@ impl Cluster {
             let servers: Vec<_> = cluster.nats.urls().iter().map(|url| url.replace("nats://", "")).collect();
             let network = || servers.iter().map(|server| Proxy::start(&cluster.runtime, server.clone())).collect();
             cluster.networks = (0..edges).map(|_| network()).collect();
+        }
+        if let Some(folder) = cluster.plan.restored_from.clone() {
+            let restored = cluster.operate(&["restore", "--from", &folder.to_string_lossy()]);
+            assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
         }
         // All at once, as compose does: who needs another waits for it.
         let starting: Vec<_> = (0..edges).map(|n| cluster.edge_setup(n).spawn()).collect();
@@ -309,6 +318,20 @@ impl Cluster {
             let nats = self.nats.connect("test").await;
             nats.stream_info(stream).await.expect("JetStream answers").expect("the stream is there").first
         })
+    }
+
+    /// Runs a command of an operator that goes to NATS as the control plane may.
+    #[must_use]
+    pub fn operate(&self, command: &[&str]) -> Output {
+        let (urls, password) = (self.nats.urls().join(","), self.files.path().join("nats.password"));
+        let password = password.to_string_lossy();
+        let replicas = self.nats.count().to_string();
+        let mut arguments = command.to_vec();
+        arguments.extend(["--nats", &urls, "--nats-password-file", &*password]);
+        if command[0] == "restore" {
+            arguments.extend(["--log-replicas", &replicas]);
+        }
+        process::run(&arguments)
     }
 
     /// Calls the admin API as its first admin.

@@ -147,6 +147,8 @@ actions! {
     UserManage = "user.manage", Admin;
     /// Create, list and revoke admin API keys.
     KeyManage = "key.manage", Admin;
+    /// Take snapshots of all partitions now.
+    SnapshotTake = "snapshot.take", Admin;
     /// Sign in to the pages.
     SignIn = "sign.in", Observer;
     /// Change one's own password.

@@ -5,6 +5,7 @@
 
 pub(crate) mod config;
 mod ledger;
+mod nodes;
 mod operations;
 mod retention;
 mod streams;
@@ -44,7 +45,7 @@ use ledger::RemoteLedger;
 /// Pause before something that is not there yet is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// First part of all subjects and streams in NATS.
-const NAME: &str = "cameo";
+pub(crate) const NAME: &str = "cameo";
 
 /// Runs an edge until it is told to stop.
 pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
@@ -83,6 +84,7 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
         let _ = status.set(edge.replica());
         tokio::spawn(Arc::clone(&edge).follow_settings(node.changes()));
         ledger::answer(&nats, NAME, &common.nats.name, ReplicaLedger(edge.replica())).await?;
+        nodes::answer(&nats, NAME, &common.nats.name, edge.replica()).await?;
         let draining_visits = tokio::spawn(visits::drain(nats.clone(), NAME, Arc::clone(&edge)));
         let router = process::described(edge.router(), cameo_edge::openapi())?;
         greet("edge", common, &listener);
@@ -159,6 +161,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         let made_up = plane.ensure_admin(config.admin_password.as_ref().map(|password| password.0.clone())).await?;
         let node = start_node(common, &nats, "control", sealer.verifying(), NodeStatus::default).await?;
         let shortened = wait_for("the streams of the log", async || JetStreamLog::open(&nats, NAME).await).await?;
+        plane.ask_nodes_by(Arc::new(nodes::RemoteNodes::new(&nats, NAME)));
         tokio::spawn(retention::keep(shortened, Objects::new(&nats, NAME), config.retention));
         let upstream =
             upstream::router(&config.edge_url, &config.gateway_url, config.node_ca.as_deref(), sealer.clone())?;

@@ -8,6 +8,7 @@ mod clf;
 mod health;
 mod import;
 mod profile;
+mod snapshot;
 mod visit;
 
 use std::path::PathBuf;
@@ -69,6 +70,13 @@ enum Command {
     /// Clients (tenants) and their settings
     #[command(subcommand)]
     Client(admin::ClientCommand),
+    /// Show the nodes of a cluster, and whether they have the same
+    Cluster(snapshot::ClusterArgs),
+    /// Take, list and export snapshots of all partitions
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Make a new server's data, or a new cluster's log, from a folder of snapshots
+    Restore(Box<snapshot::RestoreArgs>),
     /// Read the audit log
     Audit(admin::AuditArgs),
     /// Measure visits and reads against a server: throughput and latency percentiles
@@ -137,6 +145,9 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Identity(command) => on_runtime(admin::identity(command)),
         Command::User(command) => on_runtime(admin::user(command)),
         Command::Client(command) => on_runtime(admin::client(command)),
+        Command::Cluster(args) => on_runtime(snapshot::cluster(args)),
+        Command::Snapshot(command) => on_runtime(snapshot::run(command)),
+        Command::Restore(args) => on_runtime(snapshot::restore(*args)),
         Command::Audit(args) => on_runtime(admin::audit(args)),
         Command::Bench(args) => on_runtime(bench::run(*args)),
         Command::Health(args) => on_runtime(health::run(args)),

@@ -4,6 +4,7 @@ mod cluster;
 mod commands;
 mod config;
 mod ledger;
+mod nodes;
 mod observe;
 mod out;
 mod process;

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 
 use crate::config::{DurabilityArg, Standalone, StandaloneArgs};
 use crate::ledger::ReplicaLedger;
+use crate::nodes::LocalNodes;
 use crate::out::say;
 use crate::process;
 
@@ -69,6 +70,8 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
     };
     let edge = Arc::new(Edge::open(edge, log).await.context("cannot recover the profiles")?);
     let _ = status.set(edge.replica());
+    let store = Store::Folder(Folder::new(&config.snapshot_dir));
+    control.plane.ask_nodes_by(Arc::new(LocalNodes { replica: edge.replica(), store }));
     tokio::spawn(Arc::clone(&edge).follow_settings(node.changes()));
     let gateway = GatewayConfig { auth: node.verifier(), spool_dir: config.data_dir.join("spool"), sole_gateway: true };
     let gateway = Gateway::new(gateway, Arc::new(ReplicaLedger(edge.replica())))?;

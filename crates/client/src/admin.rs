@@ -79,6 +79,30 @@ impl Admin {
         format!("/v1/{}/{rest}", encode(&self.code))
     }
 
+    /// The nodes: `{revision, nodes: […]}`; with `digests` each edge also says what it has of every partition.
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub async fn cluster(&self, digests: bool) -> Result<Value, Error> {
+        self.get(if digests { "/v1/cluster?digests=true" } else { "/v1/cluster" }.to_owned()).await
+    }
+
+    /// Snapshots of partitions that are there: `{snapshots: […]}`.
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub async fn snapshots(&self) -> Result<Value, Error> {
+        self.get("/v1/cluster/snapshots".to_owned()).await
+    }
+
+    /// Takes a snapshot of every partition that moved since its last one: `{node, partitions: […]}`.
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub async fn take_snapshots(&self) -> Result<Value, Error> {
+        self.call(Method::POST, "/v1/cluster/snapshots".to_owned(), &json!({})).await
+    }
+
     /// The client's tokens: `{tokens: […]}`.
     ///
     /// # Errors
@@ -229,13 +253,5 @@ impl Admin {
         let base = if of_all { "/v1/audit".to_owned() } else { self.of_client("audit") };
         let before = before.map(|before| format!("&before={before}")).unwrap_or_default();
         format!("{base}?limit={limit}{before}")
-    }
-
-    /// The nodes: `{revision, nodes: […]}`.
-    ///
-    /// # Errors
-    /// As [`Self::tokens`].
-    pub async fn cluster(&self) -> Result<Value, Error> {
-        self.get("/v1/cluster".into()).await
     }
 }

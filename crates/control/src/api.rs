@@ -58,7 +58,9 @@ pub(crate) fn router(plane: &Plane) -> (Router, Vec<RouteAccess>) {
         .get("/v1/keys", role(Action::KeyManage), keys::list)
         .post("/v1/keys", role(Action::KeyManage), keys::create)
         .delete("/v1/keys/{id}", role(Action::KeyManage), keys::remove)
-        .get("/v1/cluster", role(Action::ClusterRead), cluster::get);
+        .get("/v1/cluster", role(Action::ClusterRead), cluster::get)
+        .get("/v1/cluster/snapshots", role(Action::ClusterRead), cluster::snapshots)
+        .post("/v1/cluster/snapshots", role(Action::SnapshotTake), cluster::take);
     let compatible = Routes::new(gate::Gate::compatible(plane.clone()))
         .get(TOKEN, role(Action::TokenList), compatible::token)
         .post(TOKEN, role(Action::TokenCreate), compatible::generate)

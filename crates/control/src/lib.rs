@@ -14,6 +14,7 @@
 mod api;
 mod audit;
 mod keyfile;
+mod nodes;
 mod pages;
 mod password;
 mod plane;
@@ -26,6 +27,7 @@ mod throttle;
 pub use api::openapi;
 pub use audit::{AuditLog, Entry, LocalAudit};
 pub use keyfile::{KeyFileError, signing_key};
+pub use nodes::{Nodes, PartitionView, SnapshotResult, SnapshotView};
 pub use pages::Upstream;
 pub use plane::{OpenError, Plane, PlaneConfig};
 

@@ -18,7 +18,7 @@ mod view;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::audit::{self, AuditLog, AuditResult, Entry, Filter, Page};
+use crate::nodes::Nodes;
 use crate::principal::Principal;
 use crate::session::Sessions;
 use crate::throttle::Throttle;
@@ -168,6 +169,8 @@ struct Inner {
     /// Name and password pairs that were right a moment ago, so that scripts do not pay argon2id with every call.
     proven: Mutex<access::Proven>,
     rollouts: Mutex<(u64, VecDeque<Rollout>)>,
+    /// How other nodes are asked.
+    nodes: OnceLock<Arc<dyn Nodes>>,
     /// Turns true when the process stops.
     closing: watch::Sender<bool>,
 }
@@ -196,6 +199,7 @@ impl Plane {
             throttle: Throttle::default(),
             proven: Mutex::new(access::Proven::new().map_err(|error| OpenError::Randomness(error.to_string()))?),
             rollouts: Mutex::new((0, VecDeque::new())),
+            nodes: OnceLock::new(),
             closing: watch::Sender::new(false),
             config,
         }));
@@ -211,6 +215,12 @@ impl Plane {
         }
         tokio::spawn(view::sweep(Arc::downgrade(&plane.0)));
         Ok(plane)
+    }
+
+    /// Says how other nodes are asked, once; without it what they would have to be asked for is not to be had.
+    pub fn ask_nodes_by(&self, nodes: Arc<dyn Nodes>) {
+        // The first one stays.
+        let _ = self.0.nodes.set(nodes);
     }
 
     /// Ends what would keep connections open: pages that watch.

@@ -29,5 +29,6 @@ pub use api::visits::NotTaken;
 pub use api::visits::probe::check_visits;
 pub use config::{EdgeConfig, SnapshotConfig};
 pub use edge::Edge;
-pub use replica::{OpenError, Replica, SnapshotOutcome, SnapshotTaken, SubmitError};
+pub use replica::{LoadError, restore_partition};
+pub use replica::{OpenError, PartitionDigest, Replica, SnapshotOutcome, SnapshotTaken, SubmitError};
 pub use spool::{MAX_BYTES_DEFAULT as SPOOL_BYTES_DEFAULT, SpoolConfig, SpoolError};

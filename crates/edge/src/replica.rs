@@ -9,6 +9,7 @@ mod call;
 mod checkpoint;
 mod cores;
 mod load;
+mod restore;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,8 @@ use crate::metrics::ReplicaMeters;
 use crate::spool::{Spool, SpoolError};
 
 pub use call::{Answer, AnswerResult, Render};
-pub use checkpoint::CheckpointError;
+pub use checkpoint::{CheckpointError, LoadError};
+pub use restore::restore_partition;
 pub use snapshots::{SnapshotOutcome, SnapshotTaken};
 
 pub(crate) use apply::describe;
@@ -246,6 +248,19 @@ impl Health {
 pub struct Replica<L: EventLog> {
     inner: Arc<Inner<L>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A partition as a replica has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionDigest {
+    /// Which.
+    pub partition: Partition,
+    /// Up to where its log is applied.
+    pub position: Position,
+    /// Of everything in it: equal on every replica that has applied the same frames of it.
+    pub digest: u128,
+    /// Why it has stopped, if it has.
+    pub halted: Option<Halt>,
 }
 
 /// How a replica is doing, for `/readyz`.
@@ -514,11 +529,18 @@ impl<L: EventLog> Replica<L> {
     /// A digest of every partition's state with the position it stands at; equal on every replica of the log.
     #[must_use]
     pub fn digests(&self) -> Vec<(Position, u128)> {
-        let digest = |slot: &Slot| {
+        self.partition_digests().into_iter().map(|one| (one.position, one.digest)).collect()
+    }
+
+    /// What it has of every partition. Looks at every profile, a partition at a time under its lock: blocks.
+    #[must_use]
+    pub fn partition_digests(&self) -> Vec<PartitionDigest> {
+        let digest = |(partition, slot): (Partition, &Slot)| {
             let state = slot.state.read();
-            (state.position, state.fold.digest(state.at))
+            let digest = state.fold.digest(state.at);
+            PartitionDigest { partition, position: state.position, digest, halted: slot.halted.get().cloned() }
         };
-        self.inner.slots.iter().map(digest).collect()
+        self.partitions().iter().zip(&self.inner.slots).map(digest).collect()
     }
 
     /// Takes a snapshot of every partition that has moved since its last one, with all that is applied now.

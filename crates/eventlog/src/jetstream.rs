@@ -186,6 +186,44 @@ impl JetStreamLog {
         }
     }
 
+    /// Makes a log in which nothing was ever stored begin after a position, so that nobody takes it for one without a past.
+    ///
+    /// # Errors
+    /// When something was stored in it, or this user may not.
+    pub async fn begin_after(&self, position: Position) -> Result<(), OpenError> {
+        for stream in &self.0.streams {
+            let info = self.0.nats.stream_info(&stream.name).await?;
+            let last = info.map_or(0, |info| info.last);
+            if last > 0 {
+                return Err(bad(&stream.name, format!("has had {last} messages already; it must be new")));
+            }
+        }
+        for stream in &self.0.streams {
+            self.0.nats.purge_before(&stream.name, position.next().0).await?;
+            let info = self.0.nats.stream_info(&stream.name).await?;
+            let (first, last) = info.map_or((0, 0), |info| (info.first, info.last));
+            if (first, last) != (position.next().0, position.0) {
+                return Err(bad(&stream.name, format!("does not begin after {position}: it holds {first} to {last}")));
+            }
+            stream.first.fetch_max(first, Ordering::AcqRel);
+            stream.last.fetch_max(last, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing was ever stored in it.
+    ///
+    /// # Errors
+    /// When NATS cannot be asked.
+    pub async fn is_new(&self) -> Result<bool, OpenError> {
+        for stream in &self.0.streams {
+            if self.0.nats.stream_info(&stream.name).await?.is_some_and(|info| info.last > 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Opens a log whose streams are all there; `None` when one is not there yet.
     ///
     /// # Errors

@@ -35,6 +35,8 @@ use std::path::Path;
 use cameo_eventlog::{LogId, LogTime, Partition, PartitionCount, Position};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use crate::Name;
+
 /// The newest format version, and the only one so far.
 pub const VERSION: u16 = 1;
 
@@ -252,6 +254,19 @@ impl Reader {
         let rest = body - (HEAD_BYTES + head.lineage.len()) as u64;
         let pairs = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(BUFFER_BYTES, file.take(rest)))?;
         Ok(Self { head, pairs, count: 0 })
+    }
+
+    /// As [`Self::open`]; it must be the one that its name says.
+    ///
+    /// # Errors
+    /// Also when it is another one.
+    pub fn open_as(path: &Path, name: &Name) -> Result<Self, Damage> {
+        let reader = Self::open(path)?;
+        let head = &reader.head;
+        if (head.log, head.partition, head.position) == (name.log, name.partition, name.position) {
+            return Ok(reader);
+        }
+        Err(Damage::Nonsense("it is of another partition, position or log than its name says".into()))
     }
 
     /// What it says about itself.

@@ -1,6 +1,8 @@
 //! The configuration of the roles of a cluster: flags, `CAMEO_*` variables and a TOML file with the same names. A flag
 //! wins over a variable, a variable over the file, the file over the default.
 
+pub(crate) mod tool;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -32,7 +32,7 @@ pub(crate) struct AdminTarget {
     api_key: Option<String>,
     /// Print JSON for scripts
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl std::fmt::Debug for AdminTarget {
@@ -42,7 +42,7 @@ impl std::fmt::Debug for AdminTarget {
 }
 
 impl AdminTarget {
-    fn connect(&self) -> anyhow::Result<Admin> {
+    pub(super) fn connect(&self) -> anyhow::Result<Admin> {
         let admin = Admin::trusting(&self.url, &self.client, self.ca.as_deref())?;
         if let Some(key) = &self.api_key {
             return Ok(admin.with_key(key)?);

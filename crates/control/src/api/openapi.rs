@@ -31,6 +31,8 @@ use super::{audit, clients, cluster, compatible, identity, keys, tokens, users};
         audit::of_client,
         audit::of_all,
         cluster::get,
+        cluster::snapshots,
+        cluster::take,
         compatible::token,
         compatible::generate,
         compatible::settings,

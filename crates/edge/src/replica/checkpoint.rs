@@ -177,13 +177,16 @@ pub(super) enum Found {
 
 /// Why a snapshot was not loaded.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LoadError {
+pub enum LoadError {
     /// It cannot be used. Another one may do.
     #[error("the snapshot is damaged")]
     Damaged(#[from] Damage),
     /// The database does not take it.
     #[error("the checkpoint cannot be written")]
     Database(#[from] fjall::Error),
+    /// The checkpoint is in use, or not of this log.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
 }
 
 /// The database. Cheap to clone.

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use cameo_eventlog::EventLog;
 use cameo_profile::{Partition, Position};
-use cameo_snapshot::{Damage, Listed, Plan, Reader, Store, StoreError};
+use cameo_snapshot::{Listed, Plan, Reader, Store, StoreError};
 use tokio::runtime::Runtime;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Found, LoadError};
 use super::{Folded, OpenError, apply, cores};
-use crate::config::{EdgeConfig, SnapshotConfig};
+use crate::config::EdgeConfig;
 use crate::metrics::ReplicaMeters;
 
 /// How often snapshots are tried to be listed, and the pause between: a store that was just started may not answer yet.
@@ -60,7 +60,8 @@ pub(super) fn complete<L: EventLog>(
         let why = match &plan {
             None => String::from("there are no snapshots"),
             Some((snapshots, plan)) => {
-                match newest(snapshots, &plan.of[partition.index()], log.first(partition), checkpoint, meters)? {
+                let source = Source { store: &snapshots.store, work_dir: &snapshots.work_dir };
+                match newest(source, &plan.of[partition.index()], log.first(partition), checkpoint, meters)? {
                     Ok(folded) => return Ok((folded, true)),
                     Err(why) => why,
                 }
@@ -114,9 +115,16 @@ fn list(store: &Store) -> Result<Vec<Listed>, StoreError> {
     std::thread::scope(|scope| scope.spawn(listed).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
+/// Where snapshots come from, and where they are put on their way.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    store: &'a Store,
+    work_dir: &'a Path,
+}
+
 /// The newest snapshot that is intact and reaches the log; the inner error says why there is none.
 fn newest(
-    config: &SnapshotConfig,
+    source: Source<'_>,
     listed: &[Listed],
     first: Position,
     checkpoint: &Checkpoint,
@@ -130,17 +138,13 @@ fn newest(
             break;
         }
         let began = Instant::now();
-        let path = config.work_dir.join(format!("load-{}", name.partition));
-        let loaded = fetch(&config.store, one, &path).and_then(|()| {
-            let mut reader = Reader::open(&path).map_err(|error| apply::describe(&error))?;
-            let head = reader.head();
-            if (head.log, head.partition, head.position) != (name.log, name.partition, name.position) {
-                return Err(apply::describe(&Damage::Nonsense("it is of another partition, position or log".into())));
-            }
+        let path = source.work_dir.join(format!("load-{}", name.partition));
+        let loaded = fetch(source.store, one, &path).and_then(|()| {
+            let mut reader = Reader::open_as(&path, &name).map_err(|error| apply::describe(&error))?;
             match checkpoint.load(&mut reader, position) {
                 Ok(folded) => Ok(Ok(folded)),
                 Err(LoadError::Database(error)) => Ok(Err(error)),
-                Err(error) => Err(apply::describe(&error)),
+                Err(error @ (LoadError::Damaged(_) | LoadError::Checkpoint(_))) => Err(apply::describe(&error)),
             }
         });
         // It is of no use any more, and the next start removes it if this does not.
