@@ -10,6 +10,7 @@ mod corpus;
 mod crash;
 mod faults;
 mod full_disk;
+mod history;
 mod import;
 mod limits;
 mod memory;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use cameo_eventlog::{EventLog, LogTime, Partition};
 use cameo_profile::Event;
-use cameo_profile::event::{BatchRows, Update, Visit, VisitContext};
+use cameo_profile::event::{BatchRows, DeliveryContext, Order, Update, Visit, VisitContext};
 use cameo_profile::time::Iso8601;
 use serde_json::{Map, Value, json};
 
@@ -144,6 +144,12 @@ fn visit(out: &mut Map<String, Value>, entry: &Entry, event: &Visit<'_>) {
     put(out, "addresses", list(&event.other_ids));
     put(out, "profile", object(&event.profile));
     put(out, "categories", list(&event.categories));
+    let timed = event.delivery.as_ref().map(|delivery| {
+        let timed =
+            delivery.timed.iter().map(|&(ms, name, value)| json!({ "at": time(ms), "name": name, "value": value }));
+        timed.collect::<Vec<_>>()
+    });
+    put(out, "timedProfile", timed.filter(|timed| !timed.is_empty()));
     if let Some(context) = &event.context {
         self::context(out, context);
     }
@@ -158,9 +164,48 @@ fn context(out: &mut Map<String, Value>, context: &VisitContext<'_>) {
     }
     put(out, "mbox", context.mbox);
     put(out, "parameters", object(&context.parameters));
-    let order = context.order.as_ref();
-    put(out, "order", order.map(|o| json!({ "id": o.id, "total": o.total, "productIds": o.product_ids })));
+    put(out, "order", context.order.as_ref().map(order));
     put(out, "userAgent", context.user_agent);
+    if let Some(delivery) = &context.delivery {
+        put(out, "delivery", Some(self::delivery(delivery)));
+    }
+}
+
+/// A delivery call: where the visitor is, and its parts in the order in which they were applied.
+fn delivery(delivery: &DeliveryContext<'_>) -> Value {
+    let mut out = Map::new();
+    put(&mut out, "channel", Some(delivery.channel));
+    put(&mut out, "timeOffsetInMinutes", delivery.time_offset_minutes);
+    put(&mut out, "host", delivery.host);
+    if let Some(geo) = &delivery.geo {
+        let mut place = Map::new();
+        put(&mut place, "ipAddress", geo.ip);
+        put(&mut place, "latitude", geo.latitude);
+        put(&mut place, "longitude", geo.longitude);
+        put(&mut place, "countryCode", geo.country);
+        put(&mut place, "stateCode", geo.state);
+        put(&mut place, "city", geo.city);
+        put(&mut place, "zip", geo.zip);
+        out.insert("geo".into(), Value::Object(place));
+    }
+    let parts = delivery.parts.iter().map(|part| {
+        let mut out = Map::new();
+        put(&mut out, "what", Some(part.what));
+        put(&mut out, "name", part.name);
+        put(&mut out, "at", part.at.map(time));
+        put(&mut out, "url", part.url);
+        put(&mut out, "parameters", object(&part.parameters));
+        put(&mut out, "order", part.order.as_ref().map(order));
+        put(&mut out, "product", part.product);
+        Value::Object(out)
+    });
+    out.insert("parts".into(), parts.collect());
+    put(&mut out, "leftOut", (delivery.left_out > 0).then_some(delivery.left_out));
+    Value::Object(out)
+}
+
+fn order(order: &Order<'_>) -> Value {
+    json!({ "id": order.id, "total": order.total, "productIds": order.product_ids })
 }
 
 fn update(out: &mut Map<String, Value>, event: &Update<'_>) {
