@@ -19,6 +19,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) batch: &'a str,
     pub(crate) create: bool,
     pub(crate) occurred_at: u64,
+    /// Who uploaded it, if known.
+    pub(crate) by: Option<&'a str>,
 }
 
 /// Rows on their way into an event. Texts lie in one buffer, so that a row costs no allocation.
@@ -153,6 +155,7 @@ impl Chunk {
             rows: rows.collect(),
             columns: self.columns.iter().map(|column| &**column).collect(),
             after: self.after,
+            by: batch.by,
         }
     }
 }

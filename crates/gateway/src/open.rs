@@ -23,6 +23,8 @@ pub(crate) struct Opening<L> {
     pub(crate) client: ClientCode,
     pub(crate) key: Option<String>,
     pub(crate) spooled: Spooled,
+    /// Who uploads it, if known.
+    pub(crate) by: Option<Arc<str>>,
     pub(crate) place: Place,
 }
 
@@ -160,6 +162,7 @@ impl<L: Ledger> Opening<L> {
             head_partition,
             version: self.spooled.version,
             spooled: Arc::new(self.spooled),
+            by: self.by,
             turn,
             meters: Arc::clone(&self.app.meters),
             metered: BatchPart::default(),

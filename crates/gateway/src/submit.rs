@@ -97,6 +97,8 @@ pub(crate) struct Submission<L> {
     /// Where the head lives.
     pub(crate) head_partition: Partition,
     pub(crate) spooled: Arc<Spooled>,
+    /// Who uploaded it, if known.
+    pub(crate) by: Option<Arc<str>>,
     pub(crate) version: Version,
     pub(crate) turn: Turn,
     pub(crate) meters: Arc<Meters>,
@@ -270,6 +272,7 @@ impl<L: Ledger> Submission<L> {
             ledger: Arc::clone(&self.ledger),
             client: self.client.clone(),
             head: self.head.clone(),
+            by: self.by.clone(),
             version: self.version,
             chunk_bytes: (bounds::CHUNKS_BYTES / parts.len().max(1)).min(bounds::CHUNK_BYTES),
             chunks: parts.iter().map(|part| Chunk::following(part.high_line)).collect(),
@@ -318,6 +321,7 @@ struct Appending<L> {
     ledger: Arc<L>,
     client: ClientCode,
     head: BatchHead,
+    by: Option<Arc<str>>,
     version: Version,
     chunk_bytes: usize,
     /// By partition.
@@ -360,6 +364,7 @@ impl<L: Ledger> Appending<L> {
             batch: &self.head.batch,
             create: self.version.creates(),
             occurred_at: self.head.opened_at,
+            by: self.by.as_deref(),
         };
         self.chunks[partition.index()].give(batch, |event| hand_over(partition, event))
     }

@@ -183,6 +183,10 @@ pub struct Update<'a> {
     /// Attributes to remove.
     #[serde(borrow)]
     pub unset: Vec<&'a str>,
+    /// Who made it, if known: `token:NAME`, `user:NAME` or `key:NAME`. Left out of the bytes where it is not, so it must stay
+    /// the last field.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<&'a str>,
 }
 
 /// A profile to forget (design §5 DELETE).
@@ -193,6 +197,10 @@ pub struct Erase<'a> {
     /// Canonical text of the profile's address.
     #[serde(borrow)]
     pub address: &'a str,
+    /// Who made it, if known: `token:NAME`, `user:NAME` or `key:NAME`. Left out of the bytes where it is not, so it must stay
+    /// the last field.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<&'a str>,
 }
 
 /// The head of a bulk file, written to [`batch_partition_text`] once the whole file has been validated.
@@ -247,6 +255,10 @@ pub struct BatchRows<'a> {
     /// Line of the row before these in this partition, 0 for the first ones. Rows that do not follow what the
     /// partition has seen are not applied, so that a lost event cannot be skipped over.
     pub after: u32,
+    /// Who made it, if known: `token:NAME`, `user:NAME` or `key:NAME`. Left out of the bytes where it is not, so it must stay
+    /// the last field.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<&'a str>,
 }
 
 /// One row of a bulk file.

@@ -9,13 +9,14 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::Response;
 use cameo_auth::state::Client;
+use cameo_auth::verifier::Caller;
 use cameo_eventlog::EventLog;
 use cameo_profile::event::{Erase, Update};
 use cameo_profile::ids::{self, Invalid, Problem};
 use cameo_profile::state::UpdateOutcome;
 use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition, limits};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use http::{Extensions, HeaderValue, StatusCode};
 use serde::Deserialize;
 
 use super::history::{self, Asked};
@@ -74,9 +75,10 @@ pub(super) async fn patch<L: EventLog>(State(app): State<Arc<App<L>>>, target: T
     app.meters.updates.increment(1);
     let changed = async {
         let plain = body::check_plain(request.headers());
+        let by = caller(request.extensions());
         let body = body::read(request.into_body(), PATCH_BYTES).await?;
         plain?;
-        change(&app, target, &body.bytes).await
+        change(&app, target, &body.bytes, by.as_deref()).await
     };
     changed.await.unwrap_or_else(|refusal| refusal.response(Family::Native))
 }
@@ -86,11 +88,12 @@ pub(super) async fn patch<L: EventLog>(State(app): State<Arc<App<L>>>, target: T
     responses((status = 204, description = "Erased"), (status = 404, description = "None, or no such client")))]
 pub(super) async fn delete<L: EventLog>(State(app): State<Arc<App<L>>>, target: Target, request: Request) -> Response {
     app.meters.updates.increment(1);
+    let by = caller(request.extensions());
     body::drain(request.into_body()).await;
     let erased = async {
         let (client, address, partition) = resolve(&app, target)?;
         let client = &client.code;
-        let event = Erase { client: client.as_str(), address: address.as_address().as_str() };
+        let event = Erase { client: client.as_str(), address: address.as_address().as_str(), by: by.as_deref() };
         match app.replica.submit(partition, &Event::Erase(event)).await? {
             Outcome::Erase { found: true } => Ok(StatusCode::NO_CONTENT),
             _ => Err(missing(client, &address)),
@@ -156,7 +159,12 @@ fn reply(body: Vec<u8>) -> Response {
     response
 }
 
-async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8]) -> Result<Response, Refusal> {
+/// Who makes a change, if known.
+pub(super) fn caller(extensions: &Extensions) -> Option<Arc<str>> {
+    extensions.get::<Caller>().map(|Caller(by)| Arc::clone(by))
+}
+
+async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8], by: Option<&str>) -> Result<Response, Refusal> {
     let (client, address, partition) = resolve(app, target)?;
     let client = &client.code;
     let Object(request): Object<PatchRequest<'_>> =
@@ -169,6 +177,7 @@ async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8]) -> Resul
         occurred_at: request.occurred_at.map(|time| time.0),
         set,
         unset,
+        by,
     };
     let answer = app.replica.submit_rendered(partition, &Event::Update(update), Some(write::native)).await?;
     match (answer.outcome, answer.profile) {

@@ -15,6 +15,7 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
 use super::App;
+use super::native::caller;
 use super::visit::shorten;
 use cameo_http::query::Pairs;
 use cameo_http::refusal::xml;
@@ -31,8 +32,13 @@ type Client = Result<Path<String>, PathRejection>;
 #[utoipa::path(get, path = "/m2/{client}/profile/update", tag = "compatible", params(("client" = String, Path, description = "Client (tenant) code"),
     ("mboxPC" = Option<String>, Query, description = "tntId"), ("mbox3rdPartyId" = Option<String>, Query, description = "thirdPartyId")),
     responses((status = 200, description = "XML: taken"), (status = 400, description = "XML: refused")))]
-pub(super) async fn get<L: EventLog>(State(app): State<Arc<App<L>>>, client: Client, query: RawQuery) -> Response {
-    update(&app, client, query, b"").await
+pub(super) async fn get<L: EventLog>(
+    State(app): State<Arc<App<L>>>,
+    client: Client,
+    query: RawQuery,
+    request: Request,
+) -> Response {
+    update(&app, client, query, b"", caller(request.extensions())).await
 }
 
 /// Sets attributes of one profile by `profile.NAME=value` in query or form.
@@ -46,15 +52,22 @@ pub(super) async fn post<L: EventLog>(
     request: Request,
 ) -> Response {
     let plain = body::check_plain(request.headers());
+    let by = caller(request.extensions());
     match plain.and(body::read(request.into_body(), FORM_BYTES).await.map_err(Refusal::from)) {
-        Ok(form) => update(&app, client, query, &form.bytes).await,
+        Ok(form) => update(&app, client, query, &form.bytes, by).await,
         Err(refusal) => refusal.response(Family::Xml),
     }
 }
 
-async fn update<L: EventLog>(app: &App<L>, client: Client, RawQuery(query): RawQuery, form: &[u8]) -> Response {
+async fn update<L: EventLog>(
+    app: &App<L>,
+    client: Client,
+    RawQuery(query): RawQuery,
+    form: &[u8],
+    by: Option<Arc<str>>,
+) -> Response {
     app.meters.updates.increment(1);
-    match apply(app, client, query.as_deref().unwrap_or_default(), form).await {
+    match apply(app, client, query.as_deref().unwrap_or_default(), form, by.as_deref()).await {
         Ok(()) => {
             let mut response = Response::new(Body::from(xml(true, "Request successfully submitted")));
             let xml = HeaderValue::from_static("application/xml; charset=UTF-8");
@@ -65,7 +78,13 @@ async fn update<L: EventLog>(app: &App<L>, client: Client, RawQuery(query): RawQ
     }
 }
 
-async fn apply<L: EventLog>(app: &App<L>, client: Client, query: &str, form: &[u8]) -> Result<(), Refusal> {
+async fn apply<L: EventLog>(
+    app: &App<L>,
+    client: Client,
+    query: &str,
+    form: &[u8],
+    by: Option<&str>,
+) -> Result<(), Refusal> {
     let Path(client) = client.map_err(|_| Refusal::new(400, "the client is not URL-encoded UTF-8"))?;
     let client = app.client(&client)?;
     let client = &client.code;
@@ -85,6 +104,7 @@ async fn apply<L: EventLog>(app: &App<L>, client: Client, query: &str, form: &[u
         occurred_at: None,
         set,
         unset: Vec::new(),
+        by,
     };
     let partition = address.partition(client, app.replica.partitions());
     match app.replica.submit(partition, &Event::Update(update)).await? {

@@ -216,7 +216,7 @@ fn with_event(step: &Step, serial: usize, then: &mut dyn FnMut(&Event<'_>)) {
                 BatchRows { columns: vec!["c", "b"], rows: vec![row(2), row(5)], occurred_at: NOW + DAY, ..rows };
             then(&Event::BatchRows(rows));
         }
-        Step::Erase { who } => then(&Event::Erase(Erase { client: "demo", address: IDS[*who] })),
+        Step::Erase { who } => then(&Event::Erase(Erase { client: "demo", address: IDS[*who], ..Erase::default() })),
         Step::Settings { days } => {
             then(&Event::ClientSettings(ClientSettings { client: "demo", lifetime_days: *days }));
         }
@@ -329,7 +329,7 @@ fn an_erasure_takes_the_index_along() {
     let before = rig.submit(&[visit("tnt:a"), visit("tnt:b")]);
     rig.restart();
     rig.restart();
-    let erase = Event::Erase(Erase { client: "demo", address: "tnt:a" });
+    let erase = Event::Erase(Erase { client: "demo", address: "tnt:a", ..Erase::default() });
     rig.submit(&[visit("tnt:a"), erase]);
     for _ in 0..2 {
         let recorded = rig.replica().recorded(P0, "demo", "tnt:a").unwrap();

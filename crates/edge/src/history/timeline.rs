@@ -214,12 +214,14 @@ fn update(out: &mut Map<String, Value>, event: &Update<'_>) {
     put(out, "eventId", event.event_id);
     put(out, "set", object(&event.set));
     put(out, "unset", list(&event.unset));
+    put(out, "by", event.by);
 }
 
 fn row(out: &mut Map<String, Value>, entry: &Entry, event: &BatchRows<'_>) {
     out.insert("type".into(), json!("batch"));
     put(out, "occurredAt", Some(time(event.occurred_at)));
     put(out, "batchId", Some(event.batch));
+    put(out, "by", event.by);
     let What::Row(line) = entry.what else { return };
     put(out, "line", Some(line));
     let Some(row) = event.rows.iter().find(|row| row.line == line) else { return };

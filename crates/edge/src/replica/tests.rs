@@ -124,7 +124,7 @@ fn a_profile_erased_and_made_again_between_checkpoints_is_the_new_one() {
     drop(replica);
     let replica = open();
     for id in ["tnt:again", "tnt:gone"] {
-        block_on(replica.submit(P0, &Event::Erase(Erase { client: "demo", address: id }))).unwrap();
+        block_on(replica.submit(P0, &Event::Erase(Erase { client: "demo", address: id, ..Erase::default() }))).unwrap();
     }
     block_on(replica.submit(P0, &visit("tnt:again"))).unwrap();
     let before = replica.digests();

@@ -8,7 +8,7 @@ use axum::extract::{RawQuery, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use cameo_auth::Scope;
-use cameo_auth::verifier::{Denied, Internal};
+use cameo_auth::verifier::{Caller, Denied, Internal};
 use cameo_http::body::{self, BodyError};
 use cameo_http::refusal::{RETRY_BUSY, RETRY_UNAVAILABLE};
 use cameo_http::{Refusal, query};
@@ -123,7 +123,8 @@ async fn upload<L: Ledger>(
         Err(refusal) => Err(refusal),
         Ok(spooled) if dry_run => Ok(Taken::DryRun(spooled.report)),
         Ok(spooled) => {
-            let opening = Opening { app: Arc::clone(&app), client: client.clone(), key, spooled, place };
+            let by = parts.extensions.get::<Caller>().map(|Caller(by)| Arc::clone(by));
+            let opening = Opening { app: Arc::clone(&app), client: client.clone(), key, spooled, by, place };
             // On its own, so that a caller who goes away leaves no head without its rows.
             let opened = tokio::spawn(opening.run()).await;
             let lost = |_| Err(Refusal::new(500, "the batch was lost; an Idempotency-Key makes a retry safe"));

@@ -42,9 +42,10 @@ fn one_of_each() -> Vec<(&'static str, Event<'static>)> {
                 occurred_at: Some(7),
                 set: vec![("tier", "silver")],
                 unset: vec!["city"],
+                by: None,
             }),
         ),
-        ("erase", Event::Erase(Erase { client: "demo", address: "ecid:77" })),
+        ("erase", Event::Erase(Erase { client: "demo", address: "ecid:77", by: None })),
         (
             "batch-opened",
             Event::BatchOpened(BatchOpened {
@@ -72,6 +73,7 @@ fn one_of_each() -> Vec<(&'static str, Event<'static>)> {
                 columns: vec!["tier", "city"],
                 rows: vec![BatchRow { line: 2, id: "crm-1", values: vec![Some("gold"), None], removed: vec![1] }],
                 after: 1,
+                by: None,
             }),
         ),
         (
@@ -192,5 +194,23 @@ proptest! {
         bytes[at] ^= flip;
         let _ = Event::decode(&bytes);
         let _ = Event::decode(&bytes[..at]);
+    }
+}
+
+#[test]
+fn who_made_a_change_is_the_last_field_and_may_be_missing() {
+    let update = Update { client: "demo", address: "tnt:a", set: vec![("a", "1")], ..Update::default() };
+    let rows = BatchRows { client: "demo", batch: "b", kind: "tnt", ..BatchRows::default() };
+    for by in [None, Some("token:pos")] {
+        let events = [
+            Event::Update(Update { by, ..update.clone() }),
+            Event::Erase(Erase { client: "demo", address: "tnt:a", by }),
+            Event::BatchRows(BatchRows { by, ..rows.clone() }),
+        ];
+        for event in events {
+            let mut bytes = Vec::new();
+            event.encode(&mut bytes);
+            assert_eq!(Event::decode(&bytes).unwrap(), event);
+        }
     }
 }

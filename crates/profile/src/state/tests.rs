@@ -84,12 +84,14 @@ fn apply(state: &mut PartitionState, at: u64, step: &Step) -> Outcome {
                 occurred_at: (*ago > 0).then(|| at - ago),
                 set: set.iter().map(|(n, v)| (n.as_str(), *v)).collect(),
                 unset: unset.iter().map(String::as_str).collect(),
+                ..Update::default()
             };
             state.apply(LogTime(at), &through_bytes(&Event::Update(update), &mut Vec::new()))
         }
-        Step::Erase { visitor } => {
-            state.apply(LogTime(at), &Event::Erase(Erase { client: "demo", address: &format!("tnt:v{visitor}") }))
-        }
+        Step::Erase { visitor } => state.apply(
+            LogTime(at),
+            &Event::Erase(Erase { client: "demo", address: &format!("tnt:v{visitor}"), ..Erase::default() }),
+        ),
         Step::Rows { batch, create, first_line, visitors } => {
             let ids: Vec<_> = visitors.iter().map(|v| format!("v{v}")).collect();
             let rows = ids.iter().zip(*first_line..).map(|(id, line)| BatchRow {
@@ -108,7 +110,7 @@ fn apply(state: &mut PartitionState, at: u64, step: &Step) -> Outcome {
                 occurred_at: at,
                 columns,
                 rows: rows.collect(),
-                after: 0,
+                ..BatchRows::default()
             };
             state.apply(LogTime(at), &through_bytes(&Event::BatchRows(event), &mut Vec::new()))
         }
@@ -269,6 +271,7 @@ fn update_at(
         occurred_at,
         set: set.to_vec(),
         unset: unset.to_vec(),
+        ..Update::default()
     };
     match state.apply(LogTime(at), &Event::Update(update)) {
         Outcome::Update(outcome) => outcome,
@@ -494,7 +497,7 @@ fn five_attributes_fit_180_bytes() {
             occurred_at: T,
             columns: columns.clone(),
             rows: vec![row],
-            after: 0,
+            ..BatchRows::default()
         };
         state.apply(LogTime(T + u64::from(i)), &Event::BatchRows(event));
     }

@@ -146,3 +146,24 @@ async fn nothing_is_told_of_what_was_erased_or_never_was() {
         rig.get(path).await.expect(404);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_made_a_change_is_told() {
+    let rig = Rig::new().await;
+    rig.visit(&json!({"ids": {"tntId": "a1"}})).await.expect(200);
+    let by = |method: Method, path: &str, body: String, by: &str| {
+        let request = http::Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let mut request = request.body(body.into()).unwrap();
+        // As the verifier does when it knows the caller.
+        request.extensions_mut().insert(cameo_auth::verifier::Caller(by.into()));
+        request
+    };
+    let patch = json!({"set": {"tier": "gold"}}).to_string();
+    rig.send(by(Method::PATCH, PATH, patch, "user:ada")).await.expect(200);
+    let update = "/m2/demo/profile/update?mboxPC=a1&profile.a=1";
+    rig.send(by(Method::GET, update, String::new(), "token:pos")).await.expect(200);
+    rig.get(update).await.expect(200);
+    let (entries, _) = rig.entries("").await;
+    let who: Vec<_> = entries.iter().map(|entry| entry["by"].as_str()).collect();
+    assert_eq!(who, [None, Some("token:pos"), Some("user:ada"), None]);
+}

@@ -66,7 +66,9 @@ fn with_event(step: &Step, then: impl FnOnce(&Event<'_>)) {
             update.unset = if *unset { vec!["a"] } else { vec![] };
             then(&Event::Update(update));
         }
-        Step::Erase { visitor } => then(&Event::Erase(Erase { client: "demo", address: &text(visitor) })),
+        Step::Erase { visitor } => {
+            then(&Event::Erase(Erase { client: "demo", address: &text(visitor), ..Erase::default() }))
+        }
         Step::Settings { days } => {
             then(&Event::ClientSettings(ClientSettings { client: "demo", lifetime_days: *days }));
         }

@@ -94,7 +94,8 @@ fn a_checkpoint_that_the_log_has_left_behind_is_replaced_whole() {
     for n in 0..50 {
         let id = format!("tnt:v{n}");
         let partition = Partition((n % 4) as u16);
-        block_on(replica.submit(partition, &Event::Erase(Erase { client: "demo", address: &id }))).unwrap();
+        block_on(replica.submit(partition, &Event::Erase(Erase { client: "demo", address: &id, ..Erase::default() })))
+            .unwrap();
     }
     visit_all(&replica, 100..200);
     trim(&log, &block_on(replica.take_snapshots()).unwrap());
