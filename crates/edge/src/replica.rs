@@ -36,14 +36,14 @@ use crate::history;
 use crate::metrics::ReplicaMeters;
 use crate::spool::{Spool, SpoolError};
 
-pub use call::{Answer, AnswerResult, Render};
+pub use call::{Answer, AnswerResult, PendingCall, Render};
 pub use checkpoint::{CheckpointError, LoadError};
 pub use restore::restore_partition;
 pub use snapshots::{SnapshotOutcome, SnapshotTaken};
 
 pub(crate) use apply::describe;
 
-use call::{Call, EventTicket};
+use call::EventTicket;
 use checkpoint::Checkpoint;
 
 /// Frames that a replica may be behind and still count as caught up. Ours: a busy log is always a few ahead.
@@ -487,7 +487,7 @@ impl<L: EventLog> Replica<L> {
     /// Starts a call of up to `events` events, which go into the log together as far as their partitions allow.
     #[must_use]
     pub fn start_call(&self, events: usize) -> PendingCall<L> {
-        PendingCall { inner: Arc::clone(&self.inner), call: Call::new(events), refused: vec![None; events], added: 0 }
+        PendingCall::new(Arc::clone(&self.inner), events)
     }
 
     /// How it is doing.
@@ -574,57 +574,6 @@ impl<L: EventLog> Replica<L> {
 impl<L: EventLog> Drop for Replica<L> {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// Events of one request on their way.
-pub struct PendingCall<L: EventLog> {
-    inner: Arc<Inner<L>>,
-    call: Arc<Call>,
-    /// Why an event was not even taken, by slot.
-    refused: Vec<Option<SubmitError>>,
-    added: usize,
-}
-
-impl<L: EventLog> PendingCall<L> {
-    /// Encodes an event into its partition's next frame. Answers come in the order of the calls.
-    pub fn add(&mut self, partition: Partition, event: &Event<'_>, render: Option<Render>) {
-        let slot = self.added;
-        self.added += 1;
-        let ticket = EventTicket::new(&self.call, slot, render);
-        let refused = match self.inner.check(partition) {
-            Err(error) => Some((error, ticket)),
-            Ok(()) => {
-                let submitted = self.inner.appender.submit(partition, |out| event.encode(out), Some(ticket));
-                submitted.err().and_then(|(error, ticket)| Some((error.into(), ticket?)))
-            }
-        };
-        if let Some((error, ticket)) = refused {
-            self.refused[slot] = Some(error);
-            ticket.answer(Err(AppendError::Unavailable("refused".into())));
-        }
-    }
-
-    /// Leaves a slot to an event that does not go to the log: it is answered as one that was not stored.
-    pub(crate) fn skip(&mut self) {
-        let slot = self.added;
-        self.added += 1;
-        self.refused[slot] = Some(SubmitError::Unavailable("earlier visits wait in the spool".into()));
-        EventTicket::new(&self.call, slot, None).answer(Err(AppendError::Unavailable("in the spool".into())));
-    }
-
-    /// Waits until every event has been applied or refused.
-    pub async fn wait(mut self) -> Vec<Result<Answer, SubmitError>> {
-        for slot in self.added..self.refused.len() {
-            EventTicket::new(&self.call, slot, None).answer(Err(AppendError::Unavailable("never added".into())));
-        }
-        let answers = self.call.wait().await;
-        let refused = self.refused.drain(..);
-        answers
-            .into_iter()
-            .zip(refused)
-            .map(|(answer, refused)| refused.map_or(answer.map_err(Into::into), Err))
-            .collect()
     }
 }
 

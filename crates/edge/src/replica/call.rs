@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cameo_eventlog::{AppendError, Ticket};
-use cameo_profile::Outcome;
+use cameo_eventlog::{AppendError, EventLog, Ticket};
 use cameo_profile::view::ProfileRef;
+use cameo_profile::{Event, Outcome, Partition};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use super::{Inner, SubmitError};
 
 /// Writes a profile into a reply, right after the event was applied: client code, profile, where to.
 pub type Render = fn(&str, &ProfileRef<'_>, &mut Vec<u8>);
@@ -86,5 +88,60 @@ impl Drop for EventTicket {
 impl Ticket for EventTicket {
     fn fail(self, error: &AppendError) {
         self.answer(Err(error.clone()));
+    }
+}
+
+/// Events of one request on their way.
+pub struct PendingCall<L: EventLog> {
+    inner: Arc<Inner<L>>,
+    call: Arc<Call>,
+    /// Why an event was not even taken, by slot.
+    refused: Vec<Option<SubmitError>>,
+    added: usize,
+}
+
+impl<L: EventLog> PendingCall<L> {
+    pub(super) fn new(inner: Arc<Inner<L>>, events: usize) -> Self {
+        Self { inner, call: Call::new(events), refused: vec![None; events], added: 0 }
+    }
+
+    /// Encodes an event into its partition's next frame. Answers come in the order of the calls.
+    pub fn add(&mut self, partition: Partition, event: &Event<'_>, render: Option<Render>) {
+        let slot = self.added;
+        self.added += 1;
+        let ticket = EventTicket::new(&self.call, slot, render);
+        let refused = match self.inner.check(partition) {
+            Err(error) => Some((error, ticket)),
+            Ok(()) => {
+                let submitted = self.inner.appender.submit(partition, |out| event.encode(out), Some(ticket));
+                submitted.err().and_then(|(error, ticket)| Some((error.into(), ticket?)))
+            }
+        };
+        if let Some((error, ticket)) = refused {
+            self.refused[slot] = Some(error);
+            ticket.answer(Err(AppendError::Unavailable("refused".into())));
+        }
+    }
+
+    /// Leaves a slot to an event that does not go to the log: it is answered as one that was not stored.
+    pub(crate) fn skip(&mut self) {
+        let slot = self.added;
+        self.added += 1;
+        self.refused[slot] = Some(SubmitError::Unavailable("earlier visits wait in the spool".into()));
+        EventTicket::new(&self.call, slot, None).answer(Err(AppendError::Unavailable("in the spool".into())));
+    }
+
+    /// Waits until every event has been applied or refused.
+    pub async fn wait(mut self) -> Vec<Result<Answer, SubmitError>> {
+        for slot in self.added..self.refused.len() {
+            EventTicket::new(&self.call, slot, None).answer(Err(AppendError::Unavailable("never added".into())));
+        }
+        let answers = self.call.wait().await;
+        let refused = self.refused.drain(..);
+        answers
+            .into_iter()
+            .zip(refused)
+            .map(|(answer, refused)| refused.map_or(answer.map_err(Into::into), Err))
+            .collect()
     }
 }
