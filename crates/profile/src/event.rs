@@ -25,14 +25,56 @@ pub enum Event<'a> {
     ClientSettings(ClientSettings<'a>),
     /// Every row of a bulk file has been applied.
     BatchClosed(BatchClosed<'a>),
+    /// An address is to get a profile of its own back.
+    Unlink(Unlink<'a>),
+    /// An alias leads nowhere any more.
+    DropAlias(DropAlias<'a>),
+    /// Messages from another partition have arrived.
+    Relay(Relay<'a>),
+    /// Messages to another partition have arrived there.
+    Delivered(Delivered),
 }
 
-/// A visit (design §5). Its home partition is that of `home`, unless the id was `generated`.
+/// How an event came to the partition that it stands in (ADR 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u8", into = "u8")]
+pub enum Route {
+    /// It stands where its address lives, and links nothing: all there was before links.
+    #[default]
+    Plain,
+    /// It stands in the partition of the lowest address it names; the fold finds the profile from there.
+    Enter,
+    /// It stands at the home that the edge saw; the fold sends it to where it should have entered, if that was wrong.
+    Direct,
+}
+
+impl From<u8> for Route {
+    fn from(byte: u8) -> Self {
+        match byte {
+            0 => Self::Plain,
+            2 => Self::Direct,
+            _ => Self::Enter,
+        }
+    }
+}
+
+impl From<Route> for u8 {
+    fn from(route: Route) -> Self {
+        match route {
+            Route::Plain => 0,
+            Route::Enter => 1,
+            Route::Direct => 2,
+        }
+    }
+}
+
+/// A visit (design §5). It stands in the partition of `home`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Visit<'a> {
     /// The tenant.
     pub client: &'a str,
-    /// Canonical text of the address the profile lives at.
+    /// Canonical text of the address at which it enters: the lowest that the visit named, or with [`Route::Direct`] the
+    /// one the profile lives at.
     #[serde(borrow)]
     pub home: &'a str,
     /// The edge made up the tntId in `home`, as the caller named no id.
@@ -49,12 +91,18 @@ pub struct Visit<'a> {
     /// Categories viewed, in order.
     #[serde(borrow)]
     pub categories: Vec<&'a str>,
-    /// Canonical text of the other addresses that the visit named.
+    /// Canonical text of the other addresses that the visit named; lowest first, unless the route is plain.
     #[serde(borrow)]
     pub other_ids: Vec<&'a str>,
     /// What history keeps of it beside the profile's own data.
     #[serde(borrow)]
     pub context: Option<VisitContext<'a>>,
+    /// How it came here.
+    #[serde(default)]
+    pub route: Route,
+    /// With [`Route::Direct`]: the lowest address that the visit named.
+    #[serde(borrow, default)]
+    pub via: &'a str,
     /// What only delivery calls bring along. Left out of the bytes where there is nothing, so it must stay the last field
     /// (another one goes into [`DeliveryData`]).
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -183,6 +231,12 @@ pub struct Update<'a> {
     /// Attributes to remove.
     #[serde(borrow)]
     pub unset: Vec<&'a str>,
+    /// How it came here.
+    #[serde(default)]
+    pub route: Route,
+    /// With [`Route::Direct`]: the address that the call named.
+    #[serde(borrow, default)]
+    pub via: &'a str,
     /// Who made it, if known: `token:NAME`, `user:NAME` or `key:NAME`. Left out of the bytes where it is not, so it must stay
     /// the last field.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -326,6 +380,65 @@ pub struct BatchClosed<'a> {
     pub failed: u64,
 }
 
+/// An address to be given a profile of its own again, without what others did (ADR 8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlink<'a> {
+    /// The tenant.
+    pub client: &'a str,
+    /// Canonical text of the address that is to leave.
+    pub address: &'a str,
+    /// Epoch of the alias that the edge saw; another one has been set since by somebody else.
+    pub epoch: u64,
+}
+
+/// An alias whose home has ended (ADR 8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropAlias<'a> {
+    /// The tenant.
+    pub client: &'a str,
+    /// Canonical text of the address.
+    pub address: &'a str,
+    /// Epoch of the alias that is meant.
+    pub epoch: u64,
+}
+
+/// Messages that stood in another partition's outbox (ADR 8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay<'a> {
+    /// The partition they come from.
+    pub from: u16,
+    /// Number of the first; the others follow without a gap.
+    pub first: u64,
+    /// The messages, as the outbox has them.
+    #[serde(borrow)]
+    pub messages: Vec<MessageBytes<'a>>,
+}
+
+/// Bytes of a message between partitions; what they say is `state/message.rs`'s business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageBytes<'a>(pub &'a [u8]);
+
+impl Serialize for MessageBytes<'_> {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for MessageBytes<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(from).map(Self)
+    }
+}
+
+/// Messages of this partition's outbox that have arrived (ADR 8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivered {
+    /// The partition they went to.
+    pub to: u16,
+    /// Number of the last one that has arrived there.
+    pub upto: u64,
+}
+
 /// The text whose partition holds the head of a batch: its key if it has one, so that two uploads with one key meet.
 #[must_use]
 pub fn batch_partition_text(batch: &str, idempotency_key: Option<&str>) -> String {
@@ -352,6 +465,14 @@ pub enum DecodeError {
         /// Why.
         source: rmp_serde::decode::Error,
     },
+    /// A message from another partition is none of ours.
+    #[error("message {number} of partition {from} does not decode")]
+    Message {
+        /// Where it comes from.
+        from: u16,
+        /// Its number.
+        number: u64,
+    },
 }
 
 /// Kind bytes. Never reused.
@@ -364,6 +485,10 @@ mod kind {
     pub(super) const BATCH_ERRORS: u8 = 6;
     pub(super) const CLIENT_SETTINGS: u8 = 7;
     pub(super) const BATCH_CLOSED: u8 = 8;
+    pub(super) const UNLINK: u8 = 9;
+    pub(super) const DROP_ALIAS: u8 = 10;
+    pub(super) const RELAY: u8 = 11;
+    pub(super) const DELIVERED: u8 = 12;
 }
 
 impl<'a> Event<'a> {
@@ -378,6 +503,10 @@ impl<'a> Event<'a> {
             Self::BatchErrors(e) => put(out, kind::BATCH_ERRORS, e),
             Self::ClientSettings(e) => put(out, kind::CLIENT_SETTINGS, e),
             Self::BatchClosed(e) => put(out, kind::BATCH_CLOSED, e),
+            Self::Unlink(e) => put(out, kind::UNLINK, e),
+            Self::DropAlias(e) => put(out, kind::DROP_ALIAS, e),
+            Self::Relay(e) => put(out, kind::RELAY, e),
+            Self::Delivered(e) => put(out, kind::DELIVERED, e),
         }
     }
 
@@ -396,11 +525,15 @@ impl<'a> Event<'a> {
             kind::BATCH_ERRORS => Self::BatchErrors(take(kind, body)?),
             kind::CLIENT_SETTINGS => Self::ClientSettings(take(kind, body)?),
             kind::BATCH_CLOSED => Self::BatchClosed(take(kind, body)?),
+            kind::UNLINK => Self::Unlink(take(kind, body)?),
+            kind::DROP_ALIAS => Self::DropAlias(take(kind, body)?),
+            kind::RELAY => Self::Relay(relay(take(kind, body)?)?),
+            kind::DELIVERED => Self::Delivered(take(kind, body)?),
             other => return Err(DecodeError::UnknownKind(other)),
         })
     }
 
-    /// The tenant it belongs to.
+    /// The tenant it belongs to; empty for messages between partitions, which may be of several.
     #[must_use]
     pub fn client(&self) -> &'a str {
         match self {
@@ -412,6 +545,9 @@ impl<'a> Event<'a> {
             Self::BatchErrors(e) => e.client,
             Self::ClientSettings(e) => e.client,
             Self::BatchClosed(e) => e.client,
+            Self::Unlink(e) => e.client,
+            Self::DropAlias(e) => e.client,
+            Self::Relay(_) | Self::Delivered(_) => "",
         }
     }
 }
@@ -423,6 +559,15 @@ fn put<T: Serialize>(out: &mut Vec<u8>, kind: u8, body: &T) {
 
 fn take<'a, T: Deserialize<'a>>(kind: u8, body: &'a [u8]) -> Result<T, DecodeError> {
     rmp_serde::from_slice(body).map_err(|source| DecodeError::Body { kind, source })
+}
+
+/// The fold cannot fail, so what it could not read is found here.
+fn relay(relay: Relay<'_>) -> Result<Relay<'_>, DecodeError> {
+    let bad = relay.messages.iter().zip(relay.first..).find(|(message, _)| !crate::state::is_message(message.0));
+    match bad {
+        Some((_, number)) => Err(DecodeError::Message { from: relay.from, number }),
+        None => Ok(relay),
+    }
 }
 
 /// 16 bytes as one MessagePack binary, not as an array of numbers.

@@ -213,6 +213,12 @@ impl Kind<'_> {
         }
     }
 
+    /// Whether it names a device or browser, not the person who uses it.
+    #[must_use]
+    pub const fn is_device(self) -> bool {
+        matches!(self, Self::Tnt | Self::Ecid)
+    }
+
     /// Priority as a home: the higher wins (design, "Identity").
     #[must_use]
     pub const fn priority(self) -> u8 {
@@ -258,6 +264,13 @@ impl<'a> Address<'a> {
         }
     }
 
+    /// How it compares as a home: by priority, equals by their text, the smaller one being higher. Aliases point upwards in
+    /// this order, so they never go round in a circle.
+    #[must_use]
+    pub fn height(self) -> (u8, std::cmp::Reverse<&'a str>) {
+        (self.parts().0.priority(), std::cmp::Reverse(self.0))
+    }
+
     /// The partition this address belongs to: `xxh3_64(client, kind, id) mod P` (design, "Identity").
     #[must_use]
     pub fn partition(self, client: &ClientCode, count: PartitionCount) -> Partition {
@@ -274,8 +287,13 @@ impl fmt::Display for Address<'_> {
 /// The partition of anything of a client's that has a canonical text: an address, an event id, a batch.
 #[must_use]
 pub fn partition_of(client: &ClientCode, text: &str, count: PartitionCount) -> Partition {
+    partition_in(client.as_str(), text, count)
+}
+
+/// As [`partition_of`], for a client code that the log has.
+pub(crate) fn partition_in(client: &str, text: &str, count: PartitionCount) -> Partition {
     let mut key = [0u8; 512];
-    let (client, text) = (client.as_str().as_bytes(), text.as_bytes());
+    let (client, text) = (client.as_bytes(), text.as_bytes());
     let length = client.len() + 1 + text.len();
     let hash = if length <= key.len() {
         key[..client.len()].copy_from_slice(client);

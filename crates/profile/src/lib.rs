@@ -25,6 +25,7 @@ pub mod ids;
 pub mod limits;
 mod names;
 mod packed;
+mod parts;
 pub mod position;
 mod session;
 pub mod state;

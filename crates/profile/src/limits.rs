@@ -50,8 +50,23 @@ pub const CATEGORY_CHARS: usize = 128;
 pub const KEPT_CATEGORIES: usize = 5;
 /// Customer ids in one visit. Ours.
 pub const CUSTOMER_IDS: usize = 10;
-/// Addresses that a profile remembers beside its home. Ours.
+/// Addresses that a profile of a plain visit remembers beside its home. Ours.
 pub const OTHER_IDS: usize = 64;
+/// Addresses linked to one profile. Ours; past it the one that did nothing for longest is let go: what it did stays, and
+/// it begins anew.
+pub const LINKED_ADDRESSES: usize = 1000;
+/// Events and messages that wait in a partition to be carried to others, past which no further link is taken. Ours: each
+/// is at most as large as an event, and normally gone within milliseconds.
+pub const OUTBOX_MESSAGES: usize = 16_384;
+/// Attributes in one message between partitions, in bytes; the rest follows. Ours: with the largest event beside it the
+/// message still fits into a frame.
+pub const MESSAGE_ATTRIBUTE_BYTES: usize = 192 * 1024;
+/// A profile with everything that its addresses brought, packed, in bytes. Ours: past it what another one brings is
+/// counted, but its attributes are not kept.
+pub const LINKED_PROFILE_BYTES: usize = 1 << 20;
+/// Steps that a message makes at most before it is applied where it is. Ours: aliases point upwards, so a walk has a
+/// handful; it ends one that nobody foresaw.
+pub const WALK_STEPS: u8 = 64;
 /// How far ahead of the node's clock `occurredAt` may be, in milliseconds. Ours: room for clock skew, no more.
 pub const OCCURRED_AT_AHEAD_MS: u64 = 5 * 60_000;
 /// A profile, packed, in bytes: attributes, ids, counters (TARGET_API §3: "a profile's data ≤ 64 KB").

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::limits;
 
 /// A name within a profile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Name<'a> {
     /// By its number in [`Names`].
     Id(u32),

@@ -1,14 +1,16 @@
 //! One profile in one small allocation, the form it has in memory and in checkpoints.
 //!
 //! ```text
-//! flags u8          bit 0 changed since the last checkpoint (0 when stored) · 1 has visits · 2 has ids
+//! flags u8          bit 0 changed since the last checkpoint (0 when stored) · 1 has visits · 2 has ids · 3 has parts
 //! key               client number (varint) · address (length, text)
 //! created_at        6 bytes, little-endian, ms since 1970; times below are relative to it
 //! active_at         varint      last activity, log time: decides when the profile ends
 //! modified_at       varint
 //! [visits]          see session.rs, then count of categories u8, each: name, points (varint)
 //! [ids]             count (varint), each: address (length, text)
+//! [parts]           next arrival (varint), count (varint), each: see parts.rs
 //! attributes        count (varint), each: name, time (signed varint), length·2 + removed (varint), bytes
+//!                   with parts, then: part·2 + shadowed (varint), arrival (varint)
 //! name              number + 1 (varint), or 0 and the text (length, bytes)
 //! ```
 //! The layout is version 1, named in the checkpoint's key prefix (state/stored.rs).
@@ -17,12 +19,14 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::affinity;
 use crate::names::Name;
+use crate::parts::Part;
 use crate::session::Visits;
 use crate::varint::{self, Reader};
 
 const CHANGED: u8 = 1;
 const HAS_VISITS: u8 = 2;
 const HAS_IDS: u8 = 4;
+const HAS_PARTS: u8 = 8;
 
 /// The bytes of one profile.
 #[derive(Clone, Debug)]
@@ -36,6 +40,20 @@ pub(crate) struct Attribute<'a> {
     pub(crate) time: u64,
     /// `None` = removed at that time.
     pub(crate) value: Option<&'a [u8]>,
+    /// Index of the part it belongs to; 0 without parts.
+    pub(crate) part: u32,
+    /// It was brought along by a link to a profile that showed a value of this name already, so it never wins against
+    /// one.
+    pub(crate) shadowed: bool,
+    /// Its number among the changes of the profile, with parts; the later of two of one time counts.
+    pub(crate) arrival: u64,
+}
+
+impl Attribute<'_> {
+    /// What decides which of several values of one name is shown: the highest. Of shadowed ones the first that came.
+    pub(crate) const fn rank(&self) -> (bool, u64, u64) {
+        if self.shadowed { (false, u64::MAX - self.arrival, 0) } else { (true, self.time, self.arrival) }
+    }
 }
 
 /// A profile taken apart, to be changed and packed again.
@@ -47,6 +65,10 @@ pub(crate) struct Draft<'a> {
     pub(crate) visits: Option<Visits>,
     pub(crate) categories: Vec<affinity::Entry<'a>>,
     pub(crate) ids: Vec<&'a [u8]>,
+    /// What each linked address brought and did, the home's own first; empty while nothing was ever linked.
+    pub(crate) parts: Vec<Part<'a>>,
+    /// The number that the next change of an attribute gets, with parts.
+    pub(crate) next_arrival: u64,
     pub(crate) attributes: Vec<Attribute<'a>>,
 }
 
@@ -165,21 +187,17 @@ impl<'a> Draft<'a> {
             visits: None,
             categories: Vec::new(),
             ids: Vec::new(),
+            parts: Vec::new(),
+            next_arrival: 0,
             attributes: Vec::new(),
         }
     }
 
     #[inline]
     fn read(head: &Head<'a>, from: &mut Reader<'a>) -> Self {
-        let mut visits = None;
-        let mut categories = Vec::new();
+        let (mut visits, mut categories) = (None, Vec::new());
         if head.flags & HAS_VISITS != 0 {
-            visits = Some(Visits::decode(head.created_at, from));
-            let count = from.byte();
-            categories.reserve(usize::from(count));
-            for _ in 0..count {
-                categories.push((read_name(from), from.varint() as u32));
-            }
+            (visits, categories) = read_visits(head.created_at, from);
         }
         let mut ids = Vec::new();
         if head.flags & HAS_IDS != 0 {
@@ -190,6 +208,17 @@ impl<'a> Draft<'a> {
                 ids.push(from.bytes());
             }
         }
+        let (mut parts, mut next_arrival) = (Vec::new(), 0);
+        if head.flags & HAS_PARTS != 0 {
+            next_arrival = from.varint();
+            for _ in 0..from.varint() {
+                if from.is_bad() {
+                    break;
+                }
+                parts.push(Part::read(head.created_at, from));
+            }
+        }
+        let linked = !parts.is_empty();
         let count = from.varint();
         // An attribute has at least three bytes, so a count out of thin air reserves no more than the profile's size.
         let mut attributes = Vec::with_capacity((count as usize).min(from.rest().len() / 3) + 4);
@@ -201,7 +230,9 @@ impl<'a> Draft<'a> {
             let time = head.created_at.wrapping_add(from.signed() as u64);
             let length = from.varint();
             let value = (length & 1 == 0).then(|| from.take((length >> 1) as usize));
-            attributes.push(Attribute { name, time, value });
+            let (part, arrival) = if linked { (from.varint(), from.varint()) } else { (0, 0) };
+            let (part, shadowed) = ((part >> 1) as u32, part & 1 == 1);
+            attributes.push(Attribute { name, time, value, part, shadowed, arrival });
         }
         Self {
             created_at: head.created_at,
@@ -210,6 +241,8 @@ impl<'a> Draft<'a> {
             visits,
             categories,
             ids,
+            parts,
+            next_arrival,
             attributes,
         }
     }
@@ -225,6 +258,9 @@ impl<'a> Draft<'a> {
         if !self.ids.is_empty() {
             flags |= HAS_IDS;
         }
+        if !self.parts.is_empty() {
+            flags |= HAS_PARTS;
+        }
         out.push(flags);
         varint::put(out, u64::from(client));
         varint::put_bytes(out, address);
@@ -232,17 +268,19 @@ impl<'a> Draft<'a> {
         varint::put(out, self.active_at.wrapping_sub(self.created_at));
         varint::put(out, self.modified_at.wrapping_sub(self.created_at));
         if let Some(visits) = &self.visits {
-            visits.encode(self.created_at, out);
-            out.push(self.categories.len() as u8);
-            for &(name, points) in &self.categories {
-                put_name(out, name);
-                varint::put(out, u64::from(points));
-            }
+            put_visits(out, self.created_at, visits, &self.categories);
         }
         if !self.ids.is_empty() {
             varint::put(out, self.ids.len() as u64);
             for id in &self.ids {
                 varint::put_bytes(out, id);
+            }
+        }
+        if !self.parts.is_empty() {
+            varint::put(out, self.next_arrival);
+            varint::put(out, self.parts.len() as u64);
+            for part in &self.parts {
+                part.put(self.created_at, out);
             }
         }
         varint::put(out, self.attributes.len() as u64);
@@ -256,7 +294,66 @@ impl<'a> Draft<'a> {
                 }
                 None => varint::put(out, 1),
             }
+            if !self.parts.is_empty() {
+                varint::put(out, u64::from(attribute.part) << 1 | u64::from(attribute.shadowed));
+                varint::put(out, attribute.arrival);
+            }
         }
+    }
+
+    /// Whether the address of a part leads here still: neither it nor one through which it is linked follows another
+    /// profile.
+    pub(crate) fn is_here(&self, part: usize) -> bool {
+        let mut at = part;
+        for _ in 0..self.parts.len() {
+            let Some(part) = self.parts.get(at) else { return true };
+            if part.left {
+                return false;
+            }
+            let above = self.parts.iter().position(|other| other.address == part.under && !part.under.is_empty());
+            let Some(above) = above else { return true };
+            at = above;
+        }
+        true
+    }
+
+    /// The attributes that are shown, in the order they were first set: of each name the one of the highest rank, if it
+    /// is no removal.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &Attribute<'a>> {
+        let mut hidden = Vec::new();
+        if !self.parts.is_empty() {
+            let mut order: Vec<usize> = (0..self.attributes.len()).collect();
+            let key = |&at: &usize| (self.attributes[at].name, self.attributes[at].rank());
+            order.sort_unstable_by_key(key);
+            hidden = vec![false; self.attributes.len()];
+            for pair in order.windows(2) {
+                hidden[pair[0]] = self.attributes[pair[0]].name == self.attributes[pair[1]].name;
+            }
+        }
+        let shown = move |&(at, attribute): &(usize, &Attribute<'a>)| {
+            attribute.value.is_some() && !hidden.get(at).copied().unwrap_or_default()
+        };
+        self.attributes.iter().enumerate().filter(shown).map(|(_, attribute)| attribute)
+    }
+}
+
+/// Reads what [`put_visits`] wrote.
+#[inline]
+pub(crate) fn read_visits<'a>(created_at: u64, from: &mut Reader<'a>) -> (Option<Visits>, Vec<affinity::Entry<'a>>) {
+    let visits = Visits::decode(created_at, from);
+    let count = from.byte();
+    let categories = (0..count).map(|_| (read_name(from), from.varint() as u32)).collect();
+    (Some(visits), categories)
+}
+
+/// Writes visits and categories; times stand relative to `created_at`.
+#[inline]
+pub(crate) fn put_visits(out: &mut Vec<u8>, created_at: u64, visits: &Visits, categories: &[affinity::Entry<'_>]) {
+    visits.encode(created_at, out);
+    out.push(categories.len() as u8);
+    for &(name, points) in categories {
+        put_name(out, name);
+        varint::put(out, u64::from(points));
     }
 }
 

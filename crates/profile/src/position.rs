@@ -38,6 +38,9 @@ impl PartitionCount {
     /// What a log has unless it was created with another number (design, "The idea").
     pub const DEFAULT: Self = Self(16);
 
+    /// A single one.
+    pub const ONE: Self = Self(1);
+
     /// Checks the range.
     ///
     /// # Errors

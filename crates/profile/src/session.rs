@@ -82,6 +82,27 @@ impl Visits {
         true
     }
 
+    /// Last call of the current session, ms since 1970.
+    pub(crate) const fn session_last(&self) -> u64 {
+        self.current.last
+    }
+
+    /// Both pasts as one: counts add up, the session with the later last call is the current one.
+    pub(crate) fn joined(&self, other: &Self) -> Self {
+        let (late, early) = if other.current.last > self.current.last { (other, self) } else { (self, other) };
+        let beside = [late.other, Some(early.current), early.other].into_iter().flatten();
+        let beside = beside.filter(|session| session.id != late.current.id && alive(*session, late.current.last));
+        Self {
+            first_session_start: self.first_session_start.min(other.first_session_start),
+            last_visit: self.last_visit.max(other.last_visit),
+            visit_count: self.visit_count + other.visit_count,
+            session_count: self.session_count + other.session_count,
+            session_visits: late.session_visits,
+            current: late.current,
+            other: beside.max_by_key(|session| session.last),
+        }
+    }
+
     /// Whether the current session has ended by `now`.
     pub(crate) const fn is_over(&self, now: u64) -> bool {
         now > self.current.last && !alive(self.current, now)

@@ -1,11 +1,18 @@
 //! Everything one partition of the log adds up to, and the fold that makes it.
 //!
 //! The fold ([`PartitionState::apply`]) is total and deterministic; `stored` (its sibling) turns the state into
-//! key–value pairs for checkpoints and back. Reading is by [`ProfileRef`].
+//! key–value pairs for checkpoints and back. Reading is by [`ProfileRef`]. What addresses of several partitions have to do
+//! with each other is in `walk` (ADR 8).
 
+mod alias;
 mod fold;
+mod message;
+mod moved;
+mod outbox;
 mod replay;
 mod stored;
+mod touched;
+mod walk;
 
 use hashbrown::HashTable;
 
@@ -17,17 +24,24 @@ use crate::ids::Address;
 use crate::limits::LIFETIME_DAYS_DEFAULT;
 use crate::names::Names;
 use crate::packed::{Packed, key_hash};
+use crate::position::{Partition, PartitionCount};
 use crate::time::LogTime;
 use crate::view::ProfileRef;
 
 pub use crate::batch::{BatchHead, BatchOpenedOutcome, BatchPart, RowErrorOwned};
 pub use fold::{Outcome, UpdateOutcome, VisitOutcome};
+pub use message::Saga;
 pub use replay::Replay;
 pub use stored::{Changes, RestoreError};
+pub use touched::{Touch, Touched};
+pub use walk::{Completed, Lead};
 
 /// The state of one partition.
 #[derive(Debug)]
 pub struct PartitionState {
+    /// Which partition it is, of how many: the fold must know which addresses are its own.
+    me: Partition,
+    count: PartitionCount,
     profiles: HashTable<Packed>,
     /// Bytes in `profiles`, without what the table and the allocator add.
     bytes: usize,
@@ -41,8 +55,23 @@ pub struct PartitionState {
     clients: Clients,
     event_ids: EventIds,
     batches: Batches,
+    aliases: alias::Aliases,
+    outbox: outbox::Outbox,
+    /// Number of the last walk that began here.
+    sagas: u64,
+    /// `sagas` and the aliases' epoch, as the last checkpoint has them.
+    saved_numbers: (u64, u64),
+    /// Walks that the last event ended.
+    completed: Vec<Completed>,
+    /// Profiles that the last event changed.
+    touched: Vec<Touched>,
     /// Reused for packing.
     scratch: Vec<u8>,
+}
+
+/// Whether bytes are a message between partitions.
+pub(crate) fn is_message(bytes: &[u8]) -> bool {
+    message::Message::decode(bytes).is_some()
 }
 
 /// How much a partition holds.
@@ -58,19 +87,25 @@ pub struct Stats {
     pub batches: usize,
     /// Attribute and category names interned.
     pub names: usize,
+    /// Addresses whose profile lives at another one.
+    pub aliases: usize,
+    /// Messages that wait to be carried to other partitions.
+    pub outbox: usize,
 }
 
 impl Default for PartitionState {
     fn default() -> Self {
-        Self::new()
+        Self::new(Partition(0), PartitionCount::ONE)
     }
 }
 
 impl PartitionState {
-    /// The state before the first event.
+    /// The state of partition `me` of `count` before its first event.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(me: Partition, count: PartitionCount) -> Self {
         Self {
+            me,
+            count,
             profiles: HashTable::new(),
             bytes: 0,
             changed: Vec::new(),
@@ -80,6 +115,12 @@ impl PartitionState {
             clients: Clients::default(),
             event_ids: EventIds::default(),
             batches: Batches::default(),
+            aliases: alias::Aliases::default(),
+            outbox: outbox::Outbox::default(),
+            sagas: 0,
+            saved_numbers: (0, 0),
+            completed: Vec::new(),
+            touched: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -149,7 +190,15 @@ impl PartitionState {
             event_ids: self.event_ids.len(),
             batches: self.batches.len(),
             names: self.names.len(),
+            aliases: self.aliases.len(),
+            outbox: self.outbox.waiting(),
         }
+    }
+
+    /// Profiles that the last event changed, in the order of the changes.
+    #[must_use]
+    pub fn touched(&self) -> &[Touched] {
+        &self.touched
     }
 
     /// Frees up to `budget` profiles that have ended by `now`; returns how many. No reader and no event can tell

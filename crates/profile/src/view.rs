@@ -6,7 +6,8 @@ use crate::affinity::POINT;
 use crate::client::Client;
 use crate::ids::Address;
 use crate::names::Names;
-use crate::packed::{Draft, Head};
+use crate::packed::{Attribute, Draft, Head};
+use crate::parts::Part;
 use crate::time::{DAY_MS, LogTime};
 
 /// A profile that exists at `now`.
@@ -28,6 +29,37 @@ pub struct AttributeRef<'a> {
     pub value: &'a str,
     /// Event time of the value, ms since 1970.
     pub modified_at: u64,
+}
+
+/// What one linked address brought to a profile and did in it.
+#[derive(Clone, Debug)]
+pub struct Contribution<'a> {
+    profile: &'a ProfileRef<'a>,
+    index: u32,
+    /// Whose it is; of the first one it is the home.
+    pub address: Address<'a>,
+    /// The linked address through which it is linked, unless to the home itself.
+    pub under: Option<Address<'a>>,
+    /// It follows another profile by now; what it did stays.
+    pub left: bool,
+    /// When it was first seen, log time in ms since 1970.
+    pub since: u64,
+    /// Its last activity here, log time in ms since 1970.
+    pub active_at: u64,
+    /// Its visits.
+    pub visit_count: u64,
+}
+
+impl<'a> Contribution<'a> {
+    /// The attributes that it set, shown or not.
+    pub fn attributes(&self) -> impl Iterator<Item = AttributeRef<'a>> {
+        let own = self.profile.draft.attributes.iter().filter(|attribute| attribute.part == self.index);
+        own.filter_map(|attribute| self.profile.attribute(attribute))
+    }
+}
+
+fn address_of(bytes: &[u8]) -> Address<'_> {
+    Address::from_canonical(std::str::from_utf8(bytes).unwrap_or_default())
 }
 
 /// Counters and times of a profile's visits. Times are event times in ms since 1970.
@@ -62,11 +94,31 @@ impl<'a> ProfileRef<'a> {
         self.address
     }
 
-    /// All addresses known, home first.
+    /// All addresses that lead to it, home first.
     pub fn ids(&self) -> impl Iterator<Item = Address<'a>> + '_ {
-        let others =
-            self.draft.ids.iter().map(|id| Address::from_canonical(std::str::from_utf8(id).unwrap_or_default()));
-        std::iter::once(self.address).chain(others)
+        let here = (1..self.draft.parts.len()).filter(|at| self.draft.is_here(*at));
+        let linked = here.map(|at| self.draft.parts[at].address);
+        let remembered = self.draft.ids.iter().copied().filter(|id| self.draft.parts.iter().all(|p| p.address != *id));
+        std::iter::once(self.address).chain(linked.chain(remembered).map(address_of))
+    }
+
+    /// What each linked address brought and did, the home's own part first; none while nothing was ever linked.
+    pub fn contributions(&self) -> impl Iterator<Item = Contribution<'_>> {
+        // One that left without having done anything is kept for its epoch alone.
+        let counts = |(index, part): &(usize, &Part<'a>)| {
+            let did = || self.draft.attributes.iter().any(|attribute| attribute.part as usize == *index);
+            *index == 0 || part.visits.is_some() || self.draft.is_here(*index) || did()
+        };
+        self.draft.parts.iter().enumerate().filter(counts).map(|(index, part)| Contribution {
+            profile: self,
+            index: index as u32,
+            address: if index == 0 { self.address } else { address_of(part.address) },
+            under: (!part.under.is_empty()).then(|| address_of(part.under)),
+            left: !self.draft.is_here(index),
+            since: part.created_at,
+            active_at: part.active_at,
+            visit_count: part.visits.map_or(0, |visits| visits.visit_count),
+        })
     }
 
     /// Log time of its creation, ms since 1970.
@@ -89,12 +141,14 @@ impl<'a> ProfileRef<'a> {
 
     /// What callers and visits have set, in the order it was first set.
     pub fn attributes(&self) -> impl Iterator<Item = AttributeRef<'_>> {
-        self.draft.attributes.iter().filter_map(|attribute| {
-            Some(AttributeRef {
-                name: self.names.text(attribute.name),
-                value: std::str::from_utf8(attribute.value?).unwrap_or_default(),
-                modified_at: attribute.time,
-            })
+        self.draft.shown().filter_map(|attribute| self.attribute(attribute))
+    }
+
+    fn attribute(&self, attribute: &Attribute<'a>) -> Option<AttributeRef<'_>> {
+        Some(AttributeRef {
+            name: self.names.text(attribute.name),
+            value: std::str::from_utf8(attribute.value?).unwrap_or_default(),
+            modified_at: attribute.time,
         })
     }
 

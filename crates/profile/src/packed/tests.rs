@@ -10,10 +10,10 @@ fn time() -> impl Strategy<Value = u64> {
     T - 1_000_000_000..T + 10_000_000_000
 }
 
-type Parts =
+type Shape =
     (u64, u64, Option<(u64, u64)>, Vec<(u32, u32)>, Vec<String>, Vec<(Option<u32>, String, u64, Option<String>)>);
 
-fn parts() -> impl Strategy<Value = Parts> {
+fn shape() -> impl Strategy<Value = Shape> {
     (
         0..1_000_000u64,
         0..1_000_000u64,
@@ -27,8 +27,8 @@ fn parts() -> impl Strategy<Value = Parts> {
     )
 }
 
-fn draft(parts: &Parts) -> Draft<'_> {
-    let (active, modified, visits, categories, ids, attributes) = parts;
+fn draft(shape: &Shape, linked: bool) -> Draft<'_> {
+    let (active, modified, visits, categories, ids, attributes) = shape;
     let visits = visits.map(|(first, second)| {
         let mut visits = Visits::first(first, Some("a"));
         visits.visit(second, Some("b"));
@@ -51,15 +51,30 @@ fn draft(parts: &Parts) -> Draft<'_> {
                 name: id.map_or(Name::Text(text.as_bytes()), Name::Id),
                 time: *time,
                 value: value.as_ref().map(String::as_bytes),
+                part: u32::from(linked),
+                shadowed: linked && time % 2 == 0,
+                arrival: if linked { time % 300 } else { 0 },
             })
             .collect(),
+        next_arrival: if linked { 300 } else { 0 },
+        parts: if linked {
+            let mut part = Part::new(b"tnt:d", b"ecid:e", 7, T + 5);
+            part.left = active % 2 == 0;
+            (part.visits, part.categories) = (visits, categories.iter().map(|&(id, p)| (Name::Id(id), p)).collect());
+            if part.visits.is_none() {
+                part.categories.clear();
+            }
+            vec![Part::new(b"", b"", 0, T - 9), part]
+        } else {
+            vec![]
+        },
     }
 }
 
 proptest! {
     #[test]
-    fn round_trip(parts in parts(), client in 0..1000u32, address in "tnt:\\PC{1,128}") {
-        let before = draft(&parts);
+    fn round_trip(shape in shape(), linked in any::<bool>(), client in 0..1000u32, address in "tnt:\\PC{1,128}") {
+        let before = draft(&shape, linked);
         let mut bytes = Vec::new();
         before.pack(client, address.as_bytes(), &mut bytes);
         let packed = Packed::from_stored(&bytes).expect("a whole profile");
@@ -74,6 +89,7 @@ proptest! {
         prop_assert_eq!(after.attributes, before.attributes);
         prop_assert_eq!(after.categories, before.categories);
         prop_assert_eq!(after.ids, before.ids);
+        prop_assert_eq!((after.parts, after.next_arrival), (before.parts, before.next_arrival));
         // Cut anywhere, it is no profile.
         let cut = bytes.len() / 2;
         prop_assert!(Packed::from_stored(&bytes[..cut]).is_none());

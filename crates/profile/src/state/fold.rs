@@ -1,15 +1,21 @@
 //! The fold: one event, one change of the partition's state. Total and deterministic.
+//!
+//! What concerns an address whose profile lives elsewhere, or is to, goes on as a message (walk.rs).
 
 use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
 
 use super::PartitionState;
+use super::message::{Saga, Walk};
+use super::moved;
+use super::touched::Touch;
 use crate::affinity;
-use crate::batch::BatchOpenedOutcome;
+use crate::batch::{BatchOpenedOutcome, BatchPart};
 use crate::dedupe::EventKey;
-use crate::event::{BatchRows, ClientSettings, Erase, Event, Update, Visit};
+use crate::event::{BatchRow, BatchRows, ClientSettings, Erase, Event, Route, Update, Visit};
 use crate::ids::Address;
 use crate::limits;
+use crate::names::Names;
 use crate::packed::{Attribute, Draft, Head, Packed, key_hash};
 use crate::session::Visits;
 use crate::time::LogTime;
@@ -33,6 +39,18 @@ pub enum Outcome {
         /// Whether they follow what this partition has seen of the batch; if not, none was applied.
         follow: bool,
     },
+    /// Of an unlinking.
+    Unlink {
+        /// Whether the address was linked, by the alias that was meant.
+        found: bool,
+    },
+    /// Of messages that arrived.
+    Relayed {
+        /// Number of the last one heard from that partition.
+        heard: u64,
+    },
+    /// Not known yet, or to be found among [`PartitionState::completed`]: it is applied where the profile lives.
+    Forwarded(Saga),
     /// Of anything that nobody asks about.
     Applied,
 }
@@ -64,19 +82,31 @@ pub enum UpdateOutcome {
 }
 
 /// What a change does to a profile.
-struct Change<'c, 'a> {
+pub(super) struct Change<'c, 'a> {
     /// Log time.
-    at: LogTime,
+    pub(super) at: LogTime,
     /// Event time: the caller's, but never after the log's.
-    time: u64,
-    create: bool,
-    visit: Option<&'c Visit<'a>>,
-    set: &'c [(&'a str, Option<&'a str>)],
+    pub(super) time: u64,
+    pub(super) create: bool,
+    pub(super) visit: Option<&'c Visit<'a>>,
+    pub(super) set: &'c [(&'a str, Option<&'a str>)],
     /// As `set`, each at a time of its own.
-    timed: &'c [(u64, &'a str, &'a str)],
+    pub(super) timed: &'c [(u64, &'a str, &'a str)],
+    /// Whose part it is, when it is not the home's own.
+    pub(super) via: Option<Via<'a>>,
 }
 
-enum Changed {
+/// The linked address by which an event came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Via<'a> {
+    pub(super) address: &'a str,
+    /// The linked address through which that one is linked; empty = to the home itself.
+    pub(super) under: &'a str,
+    /// Of its alias; nothing when the home is known to hold it.
+    pub(super) epoch: Option<u64>,
+}
+
+pub(super) enum Changed {
     Created,
     Updated,
     NotFound,
@@ -86,10 +116,12 @@ enum Changed {
 impl PartitionState {
     /// Applies one event that the log stamped with `at`.
     pub fn apply(&mut self, at: LogTime, event: &Event<'_>) -> Outcome {
+        self.completed.clear();
+        self.touched.clear();
         match event {
-            Event::Visit(event) => Outcome::Visit(self.visit(at, event)),
-            Event::Update(event) => Outcome::Update(self.update(at, event)),
-            Event::Erase(event) => Outcome::Erase { found: self.erase(at, event) },
+            Event::Visit(event) => self.visit(at, event),
+            Event::Update(event) => self.update(at, event),
+            Event::Erase(event) => self.erase(at, event),
             Event::BatchOpened(event) => {
                 let client = self.clients.intern(event.client);
                 Outcome::BatchOpened(self.batches.open(client, event, at))
@@ -110,76 +142,167 @@ impl PartitionState {
                 self.client_settings(at, event);
                 Outcome::Applied
             }
+            Event::Unlink(event) => self.unlink(at, event),
+            Event::DropAlias(event) => {
+                if let Some(client) = self.clients.find(event.client) {
+                    self.aliases.remove(client, event.address, event.epoch);
+                }
+                Outcome::Applied
+            }
+            Event::Relay(event) => self.relay(at, event),
+            Event::Delivered(event) => {
+                self.outbox.delivered(event.to, event.upto);
+                Outcome::Applied
+            }
         }
     }
 
-    fn visit(&mut self, at: LogTime, event: &Visit<'_>) -> VisitOutcome {
+    fn visit(&mut self, at: LogTime, event: &Visit<'_>) -> Outcome {
         let client = self.clients.intern(event.client);
+        if event.route == Route::Direct {
+            let via = Via { address: event.via, under: "", epoch: None };
+            if event.via == event.home || self.holds(client, event.home, event.via, None, at) {
+                return Outcome::Visit(self.visit_here(at, client, event.home, event, None, Some(via)));
+            }
+            return self.begin(at, event.client, event.via, walk(at, event, event.via, None));
+        }
+        let mut duplicate: Option<Box<str>> = None;
         if let Some(event_id) = event.event_id {
             let key = EventKey::new(client, if event.generated { "" } else { event.home }, event_id);
             if let Some(first) = self.event_ids.find(key) {
-                let first_tnt_id = first.map(Into::into);
-                return VisitOutcome { duplicate: true, first_tnt_id, ..VisitOutcome::default() };
+                duplicate = Some(first.map_or(Box::default(), Box::from));
+            } else {
+                let made_up = event.generated.then(|| Address::from_canonical(event.home).parts().1);
+                self.event_ids.insert(key, at, made_up);
             }
-            let made_up = event.generated.then(|| Address::from_canonical(event.home).parts().1);
-            self.event_ids.insert(key, at, made_up);
         }
+        let first_home = duplicate.as_deref().filter(|id: &&str| !id.is_empty()).map(|id| ["tnt:", id].concat());
+        let home = first_home.as_deref().unwrap_or(event.home);
+        let links = event.route == Route::Enter && !event.other_ids.is_empty();
+        if links || self.alias_of(client, home).is_some() {
+            return self.begin(at, event.client, home, walk(at, event, home, duplicate));
+        }
+        if let Some(first) = duplicate {
+            return Outcome::Visit(VisitOutcome::duplicate(first));
+        }
+        Outcome::Visit(self.visit_here(at, client, home, event, None, None))
+    }
+
+    /// Applies a visit to the profile that lives at `home`. `time` is that of its first try, if it has come a long way.
+    pub(super) fn visit_here(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        home: &str,
+        event: &Visit<'_>,
+        time: Option<u64>,
+        via: Option<Via<'_>>,
+    ) -> VisitOutcome {
         // Most visits have a handful of parameters; the copy is cheaper than a second form of events.
         let set: Vec<_> = event.profile.iter().map(|&(name, value)| (name, Some(value))).collect();
-        let time = event_time(at, event.occurred_at);
+        let time = time.unwrap_or_else(|| event_time(at, event.occurred_at)).min(at.0);
         let timed = event.delivery.as_ref().map_or(&[][..], |delivery| &delivery.timed);
-        let mut change = Change { at, time, create: true, visit: Some(event), set: &set, timed };
+        let mut change = Change { at, time, create: true, visit: Some(event), set: &set, timed, via };
         let mut outcome = VisitOutcome::default();
-        let changed = match self.change(client, event.home.as_bytes(), &change) {
+        let changed = match self.change(client, home.as_bytes(), &change) {
             Changed::TooLarge => {
                 outcome.attributes_refused = true;
                 (change.set, change.timed) = (&[], &[]);
-                self.change(client, event.home.as_bytes(), &change)
+                self.change(client, home.as_bytes(), &change)
             }
             changed => changed,
         };
         outcome.created = matches!(changed, Changed::Created);
+        self.touch(client, home, Touch::Visit);
         outcome
     }
 
-    fn update(&mut self, at: LogTime, event: &Update<'_>) -> UpdateOutcome {
+    fn update(&mut self, at: LogTime, event: &Update<'_>) -> Outcome {
         let client = self.clients.intern(event.client);
+        let walk = |address: &str, duplicate: bool| Walk {
+            next: Vec::new(),
+            goal: address.into(),
+            via: address.into(),
+            time: event_time(at, event.occurred_at),
+            drop: 0,
+            joined: Vec::new(),
+            event: encoded(&Event::Update(event.clone())),
+            duplicate: duplicate.then(Box::default),
+        };
+        if event.route == Route::Direct {
+            let via = Via { address: event.via, under: "", epoch: None };
+            if event.via == event.address || self.holds(client, event.address, event.via, None, at) {
+                return Outcome::Update(self.update_here(at, client, event.address, event, None, Some(via)));
+            }
+            return self.begin(at, event.client, event.via, walk(event.via, false));
+        }
+        let mut duplicate = false;
         if let Some(event_id) = event.event_id {
             let key = EventKey::new(client, event.address, event_id);
-            if self.event_ids.find(key).is_some() {
-                return UpdateOutcome::Duplicate;
+            duplicate = self.event_ids.find(key).is_some();
+            if !duplicate {
+                self.event_ids.insert(key, at, None);
             }
-            self.event_ids.insert(key, at, None);
         }
+        if self.alias_of(client, event.address).is_some() {
+            return self.begin(at, event.client, event.address, walk(event.address, duplicate));
+        }
+        if duplicate {
+            return Outcome::Update(UpdateOutcome::Duplicate);
+        }
+        Outcome::Update(self.update_here(at, client, event.address, event, None, None))
+    }
+
+    /// Applies an update to the profile that lives at `home`.
+    pub(super) fn update_here(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        home: &str,
+        event: &Update<'_>,
+        time: Option<u64>,
+        via: Option<Via<'_>>,
+    ) -> UpdateOutcome {
         let unset = event.unset.iter().map(|&name| (name, None));
         let set: Vec<_> = event.set.iter().map(|&(name, value)| (name, Some(value))).chain(unset).collect();
-        let time = event_time(at, event.occurred_at);
-        let change = Change { at, time, create: false, visit: None, set: &set, timed: &[] };
-        match self.change(client, event.address.as_bytes(), &change) {
-            Changed::Created | Changed::Updated => UpdateOutcome::Updated,
+        let time = time.unwrap_or_else(|| event_time(at, event.occurred_at)).min(at.0);
+        let change = Change { at, time, create: false, visit: None, set: &set, timed: &[], via };
+        match self.change(client, home.as_bytes(), &change) {
+            Changed::Created | Changed::Updated => {
+                self.touch(client, home, Touch::Update);
+                UpdateOutcome::Updated
+            }
             Changed::NotFound => UpdateOutcome::NotFound,
             Changed::TooLarge => UpdateOutcome::TooLarge,
         }
     }
 
-    fn erase(&mut self, at: LogTime, event: &Erase<'_>) -> bool {
-        let Some(client) = self.clients.find(event.client) else { return false };
-        let found = self.profile(event.client, Address::from_canonical(event.address), at).is_some();
-        let address = event.address.as_bytes();
-        self.remove(key_hash(client, address), client, address);
-        found
+    fn erase(&mut self, at: LogTime, event: &Erase<'_>) -> Outcome {
+        let client = self.clients.intern(event.client);
+        if self.alias_of(client, event.address).is_none() {
+            return Outcome::Erase { found: self.erase_here(at, client, event.address) };
+        }
+        let walk = Walk {
+            next: Vec::new(),
+            goal: event.address.into(),
+            via: event.address.into(),
+            time: at.0,
+            drop: 0,
+            joined: Vec::new(),
+            event: encoded(&Event::Erase(event.clone())),
+            duplicate: None,
+        };
+        self.begin(at, event.client, event.address, walk)
     }
 
     fn batch_rows(&mut self, at: LogTime, event: &BatchRows<'_>) -> bool {
         let client = self.clients.intern(event.client);
-        let time = event.occurred_at.min(at.0);
         let mut part = self.batches.get(client, event.batch).map(|batch| batch.part).unwrap_or_default();
         if event.after > part.high_line {
             return false;
         }
         let mut address = String::new();
-        let mut set = Vec::new();
-        let mut refused = Vec::new();
+        let (mut refused, mut elsewhere) = (Vec::new(), Vec::new());
         for row in &event.rows {
             if row.line <= part.high_line {
                 continue;
@@ -187,22 +310,10 @@ impl PartitionState {
             part.high_line = row.line;
             address.clear();
             address.extend([event.kind, ":", row.id]);
-            set.clear();
-            let values = event.columns.iter().zip(&row.values);
-            set.extend(values.filter_map(|(&name, value)| value.map(|value| (name, Some(value)))));
-            set.extend(row.removed.iter().filter_map(|&i| event.columns.get(usize::from(i)).map(|&name| (name, None))));
-            let change = Change { at, time, create: event.create, visit: None, set: &set, timed: &[] };
-            match self.change(client, address.as_bytes(), &change) {
-                Changed::Created => {
-                    part.created += 1;
-                    part.updated += 1;
-                }
-                Changed::Updated => part.updated += 1,
-                Changed::NotFound => part.not_found += 1,
-                Changed::TooLarge => {
-                    part.failed += 1;
-                    refused.push(row.line);
-                }
+            if self.alias_of(client, &address).is_some() {
+                elsewhere.push((address.clone(), row));
+            } else if !part.count(&self.row_here(at, client, &address, event, row, None)) {
+                refused.push(row.line);
             }
         }
         for line in refused {
@@ -210,7 +321,61 @@ impl PartitionState {
         }
         part.last_change = at.0;
         self.batches.entry(client, event.batch, at).part = part;
+        for (address, row) in elsewhere {
+            let one = BatchRows { rows: vec![row.clone()], ..event.clone() };
+            let walk = Walk {
+                next: Vec::new(),
+                goal: address.as_str().into(),
+                via: address.as_str().into(),
+                time: event.occurred_at.min(at.0),
+                drop: 0,
+                joined: Vec::new(),
+                event: encoded(&Event::BatchRows(one)),
+                duplicate: None,
+            };
+            self.send(at, event.client, &address, walk);
+        }
         true
+    }
+
+    /// Applies a row of a bulk file to the profile that lives at `home`.
+    fn row_here(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        home: &str,
+        event: &BatchRows<'_>,
+        row: &BatchRow<'_>,
+        via: Option<Via<'_>>,
+    ) -> Changed {
+        let time = event.occurred_at.min(at.0);
+        let values = event.columns.iter().zip(&row.values);
+        let mut set: Vec<_> = values.filter_map(|(&name, value)| value.map(|value| (name, Some(value)))).collect();
+        set.extend(row.removed.iter().filter_map(|&i| event.columns.get(usize::from(i)).map(|&name| (name, None))));
+        let change = Change { at, time, create: event.create, visit: None, set: &set, timed: &[], via };
+        let changed = self.change(client, home.as_bytes(), &change);
+        if matches!(changed, Changed::Created | Changed::Updated) {
+            self.touch(client, home, Touch::Row { batch: event.batch.into(), line: row.line });
+        }
+        changed
+    }
+
+    /// Applies rows that came from another partition, and counts them in this one.
+    pub(super) fn rows_here(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        home: &str,
+        event: &BatchRows<'_>,
+        via: Option<Via<'_>>,
+    ) {
+        for row in &event.rows {
+            let changed = self.row_here(at, client, home, event, row, via);
+            let part = &mut self.batches.entry(client, event.batch, at).part;
+            if !part.count(&changed) {
+                self.batches.add_row_error(client, event.batch, row.line, TOO_LARGE, at);
+            }
+        }
     }
 
     fn client_settings(&mut self, at: LogTime, event: &ClientSettings<'_>) {
@@ -220,7 +385,7 @@ impl PartitionState {
     }
 
     /// Finds the profile, or makes one, and changes it; all or nothing.
-    fn change(&mut self, client: u32, address: &[u8], change: &Change<'_, '_>) -> Changed {
+    pub(super) fn change(&mut self, client: u32, address: &[u8], change: &Change<'_, '_>) -> Changed {
         let hash = key_hash(client, address);
         let Self { profiles, names, clients, scratch, .. } = self;
         let Some(settings) = clients.get(client) else { return Changed::NotFound };
@@ -238,86 +403,201 @@ impl PartitionState {
         // Borrowed from the entry's bytes, which stay as they are until the packed form is whole.
         let fits = {
             let mut draft = old.map_or_else(|| Draft::created(change.at.0), |head| head.draft());
-            edit(&mut draft, names, change);
+            edit(&mut draft, names, address, change);
             draft.pack(client, address, scratch);
-            let count = draft.attributes.iter().filter(|attribute| attribute.value.is_some()).count();
             // What takes away is never refused, so that a profile at its limit can be brought below it.
             let adds = change.set.iter().any(|(_, value)| value.is_some()) || !change.timed.is_empty();
-            !adds || (scratch.len() <= limits::PROFILE_BYTES && count <= limits::ATTRIBUTES)
+            !adds || fits(&draft, scratch.len())
         };
         if !fits {
             return Changed::TooLarge;
         }
-        match entry {
-            Entry::Occupied(mut entry) => {
-                let packed = entry.get_mut();
-                self.bytes = self.bytes + scratch.len() - packed.len();
-                packed.replace(scratch);
-                if !packed.is_changed() {
-                    packed.set_changed(true);
-                    self.changed.push(hash);
-                }
-            }
-            Entry::Vacant(entry) => {
-                self.bytes += scratch.len();
-                let mut packed = Packed::new(scratch);
-                packed.set_changed(true);
-                entry.insert(packed);
-                self.changed.push(hash);
-            }
-        }
+        store(entry, scratch, hash, &mut self.bytes, &mut self.changed);
         self.none_ends_before = self.none_ends_before.min(ends_at);
         if is_new { Changed::Created } else { Changed::Updated }
+    }
+}
+
+/// Puts the packed form of a profile into its place.
+pub(super) fn store(
+    entry: Entry<'_, Packed>,
+    packed_form: &[u8],
+    hash: u64,
+    bytes: &mut usize,
+    changed: &mut Vec<u64>,
+) {
+    match entry {
+        Entry::Occupied(mut entry) => {
+            let packed = entry.get_mut();
+            *bytes = *bytes + packed_form.len() - packed.len();
+            packed.replace(packed_form);
+            if !packed.is_changed() {
+                packed.set_changed(true);
+                changed.push(hash);
+            }
+        }
+        Entry::Vacant(entry) => {
+            *bytes += packed_form.len();
+            let mut packed = Packed::new(packed_form);
+            packed.set_changed(true);
+            entry.insert(packed);
+            changed.push(hash);
+        }
+    }
+}
+
+impl BatchPart {
+    /// Counts what became of a row; says whether the profile took it, or there was none.
+    fn count(&mut self, changed: &Changed) -> bool {
+        match changed {
+            Changed::Created => {
+                self.created += 1;
+                self.updated += 1;
+            }
+            Changed::Updated => self.updated += 1,
+            Changed::NotFound => self.not_found += 1,
+            Changed::TooLarge => {
+                self.failed += 1;
+                return false;
+            }
+        }
+        true
     }
 }
 
 /// The reason a report gives for a row that a profile could not take.
 const TOO_LARGE: &str = "the profile would exceed 64 KB or 1,000 attributes";
 
+impl VisitOutcome {
+    /// Of an event that was seen before; `first` is the tntId that was made up then, or empty.
+    pub(super) fn duplicate(first: Box<str>) -> Self {
+        Self { duplicate: true, first_tnt_id: Some(first).filter(|id| !id.is_empty()), ..Self::default() }
+    }
+}
+
 /// Event time: the caller's word, bounded by the log's (design, "The idea").
 fn event_time(at: LogTime, occurred_at: Option<u64>) -> u64 {
     occurred_at.map_or(at.0, |time| time.min(at.0))
 }
 
+fn encoded(event: &Event<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    event.encode(&mut bytes);
+    bytes
+}
+
+/// A visit that sets out from the lowest address it named.
+fn walk(at: LogTime, event: &Visit<'_>, from: &str, duplicate: Option<Box<str>>) -> Walk {
+    // What was done before is not done again: a duplicate only looks for the profile.
+    let links = event.route != Route::Plain && duplicate.is_none();
+    let next: Vec<Box<str>> = if links { event.other_ids.iter().map(|&id| id.into()).collect() } else { Vec::new() };
+    Walk {
+        goal: next.last().cloned().unwrap_or_else(|| from.into()),
+        next,
+        via: from.into(),
+        time: event_time(at, event.occurred_at),
+        drop: 0,
+        joined: Vec::new(),
+        event: encoded(&Event::Visit(event.clone())),
+        duplicate,
+    }
+}
+
+/// Whether a profile may grow to this (TARGET_API §3). Of one with parts counts what it shows: what the addresses of a person
+/// have in common would count many times otherwise.
+fn fits(draft: &Draft<'_>, packed: usize) -> bool {
+    if draft.parts.is_empty() {
+        let count = draft.attributes.iter().filter(|attribute| attribute.value.is_some()).count();
+        return packed <= limits::PROFILE_BYTES && count <= limits::ATTRIBUTES;
+    }
+    let (mut count, mut bytes) = (0, 0);
+    for attribute in draft.shown() {
+        count += 1;
+        bytes += attribute.value.map_or(0, <[u8]>::len) + SHOWN_OVERHEAD;
+    }
+    packed <= limits::LINKED_PROFILE_BYTES && bytes <= limits::PROFILE_BYTES && count <= limits::ATTRIBUTES
+}
+
+/// Bytes of name, time and length of an attribute, about.
+const SHOWN_OVERHEAD: usize = 10;
+
 /// Makes the change in the draft.
-fn edit<'a>(draft: &mut Draft<'a>, names: &mut crate::names::Names, change: &Change<'_, 'a>) {
+fn edit<'a>(draft: &mut Draft<'a>, names: &mut Names, home: &[u8], change: &Change<'_, 'a>) {
     draft.active_at = change.at.0;
     draft.modified_at = change.at.0;
+    let part = part_of(draft, home, change);
     if let Some(visit) = change.visit {
-        let uncounted = visit.delivery.as_ref().is_some_and(|delivery| delivery.uncounted);
-        let ended = match &mut draft.visits {
-            _ if uncounted => false,
-            None => {
-                draft.visits = Some(Visits::first(change.time, visit.session_id));
-                false
-            }
-            Some(visits) => visits.visit(change.time, visit.session_id),
-        };
-        if ended {
-            affinity::halve(&mut draft.categories);
+        count_visit(&mut draft.visits, &mut draft.categories, names, change.time, visit);
+        if let Some(part) = draft.parts.get_mut(part) {
+            count_visit(&mut part.visits, &mut part.categories, names, change.time, visit);
         }
-        for &category in &visit.categories {
-            affinity::view(&mut draft.categories, names.intern(category));
-        }
-        for &id in &visit.other_ids {
-            if !draft.ids.contains(&id.as_bytes()) && draft.ids.len() < limits::OTHER_IDS {
-                draft.ids.push(id.as_bytes());
+        if visit.route == Route::Plain {
+            for &id in &visit.other_ids {
+                if !draft.ids.contains(&id.as_bytes()) && draft.ids.len() < limits::OTHER_IDS {
+                    draft.ids.push(id.as_bytes());
+                }
             }
         }
+    }
+    let linked = !draft.parts.is_empty();
+    if let Some(part) = draft.parts.get_mut(part) {
+        part.active_at = change.at.0;
     }
     let set = change.set.iter().map(|&(name, value)| (change.time, name, value));
     let timed = change.timed.iter().map(|&(time, name, value)| (time.min(change.at.0), name, Some(value)));
     for (time, name, value) in set.chain(timed) {
         let name = names.intern(name);
-        let fresh = Attribute { name, time, value: value.map(str::as_bytes) };
-        match draft.attributes.iter_mut().find(|attribute| attribute.name == name) {
+        draft.next_arrival += u64::from(linked);
+        let (value, arrival) = (value.map(str::as_bytes), draft.next_arrival);
+        let fresh = Attribute { name, time, value, part: part as u32, shadowed: false, arrival };
+        let same = |held: &&mut Attribute<'_>| held.name == name && held.part == fresh.part && !held.shadowed;
+        match draft.attributes.iter_mut().find(same) {
             // Last writer wins by event time; at the same time the later in the log.
             Some(held) if held.time <= fresh.time => *held = fresh,
             Some(_) => {}
             None => draft.attributes.push(fresh),
         }
+        if linked && value.is_none() {
+            // A removal is meant for the whole profile: what it outranks must not come to light when it is forgotten.
+            draft.attributes.retain(|held| held.name != name || held.rank() >= fresh.rank());
+        }
     }
     forget_removals(&mut draft.attributes);
+}
+
+/// Whose part of the profile a change is; 0 is the home's own, and the only one while nothing is linked.
+fn part_of<'a>(draft: &mut Draft<'a>, home: &[u8], change: &Change<'_, 'a>) -> usize {
+    match change.via {
+        Some(via) if via.address.as_bytes() != home => match via.epoch {
+            Some(epoch) => moved::part(draft, via.address, via.under, epoch, change.at.0),
+            None => draft.parts.iter().position(|part| part.address == via.address.as_bytes()).unwrap_or(0),
+        },
+        _ => 0,
+    }
+}
+
+fn count_visit<'a>(
+    visits: &mut Option<Visits>,
+    categories: &mut Vec<affinity::Entry<'a>>,
+    names: &mut Names,
+    time: u64,
+    visit: &Visit<'a>,
+) {
+    let uncounted = visit.delivery.as_ref().is_some_and(|delivery| delivery.uncounted);
+    let ended = match visits {
+        _ if uncounted => false,
+        None => {
+            *visits = Some(Visits::first(time, visit.session_id));
+            false
+        }
+        Some(visits) => visits.visit(time, visit.session_id),
+    };
+    if ended {
+        affinity::halve(categories);
+    }
+    for &category in &visit.categories {
+        affinity::view(categories, names.intern(category));
+    }
 }
 
 /// Keeps at most [`limits::REMEMBERED_REMOVALS`] removals, the latest.

@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! key                                         value
+//! 1 'a' client (u32, big-endian) address      an alias (alias.rs)
 //! 1 'c'                                       clients (client.rs)
+//! 1 'm'                                       numbers of messages, epochs and walks (outbox.rs)
+//! 1 'o' partition (u16) number (u64, b.-e.)   a message for another partition (message.rs)
 //! 1 'n' id (u32, big-endian)                  text of an interned name
 //! 1 'e' number (u64, big-endian)              an event id (dedupe.rs)
 //! 1 'b' client (u32, big-endian) batch id     a batch (batch.rs)
@@ -24,6 +27,9 @@ const NAME: [u8; 2] = [VERSION, b'n'];
 const EVENT_ID: [u8; 2] = [VERSION, b'e'];
 const BATCH: [u8; 2] = [VERSION, b'b'];
 const PROFILE: [u8; 2] = [VERSION, b'p'];
+const ALIAS: [u8; 2] = [VERSION, b'a'];
+const NUMBERS: [u8; 2] = [VERSION, b'm'];
+const MESSAGE: [u8; 2] = [VERSION, b'o'];
 
 /// What changed since the last time it was taken. Deletes come before puts: a key may be in both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +62,19 @@ fn batch_key(key: &batch::BatchKey) -> Vec<u8> {
     [&BATCH, &key.0.to_be_bytes()[..], key.1.as_bytes()].concat()
 }
 
+fn alias_key(client: u32, address: &str) -> Vec<u8> {
+    [&ALIAS, &client.to_be_bytes()[..], address.as_bytes()].concat()
+}
+
+fn message_key(to: u16, number: u64) -> Vec<u8> {
+    [&MESSAGE, &to.to_be_bytes()[..], &number.to_be_bytes()[..]].concat()
+}
+
+fn split_message(rest: &[u8]) -> Option<(u16, u64)> {
+    let (to, number) = rest.split_first_chunk::<2>()?;
+    Some((u16::from_be_bytes(*to), u64::from_be_bytes(number.try_into().ok()?)))
+}
+
 fn number_key<const N: usize>(kind: [u8; 2], number: [u8; N]) -> Vec<u8> {
     [&kind, &number[..]].concat()
 }
@@ -76,6 +95,20 @@ impl PartitionState {
         let (batches, removed) = self.batches.take_changes();
         changes.deletes.extend(removed.iter().map(batch_key));
         changes.puts.extend(batches.into_iter().map(|(key, value)| (batch_key(&key), value)));
+        for (client, address) in self.aliases.take_changed() {
+            match self.aliases.get(client, &address) {
+                Some(alias) => changes.puts.push((alias_key(client, &address), alias.stored())),
+                None => changes.deletes.push(alias_key(client, &address)),
+            }
+        }
+        let (delivered, added, counted) = self.outbox.take_changes();
+        changes.deletes.extend(delivered.into_iter().map(|(to, number)| message_key(to, number)));
+        changes.puts.extend(added.into_iter().map(|(to, number, message)| (message_key(to, number), message)));
+        let numbers = (self.aliases.epoch(), self.sagas);
+        if counted || numbers != self.saved_numbers {
+            self.saved_numbers = numbers;
+            changes.puts.push((NUMBERS.to_vec(), self.outbox.counters(numbers.0, numbers.1)));
+        }
         changes.puts.reserve(self.changed.len());
         for hash in std::mem::take(&mut self.changed) {
             for packed in self.profiles.iter_hash_mut(hash).filter(|packed| packed.is_changed()) {
@@ -92,6 +125,30 @@ impl PartitionState {
             }
         }
         changes
+    }
+
+    /// Every pair, whatever has changed, in rising order of their keys: what a checkpoint of now would hold.
+    #[must_use]
+    pub fn all_pairs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut pairs = vec![(CLIENTS.to_vec(), self.clients.encode())];
+        let names = self.names.all().zip(0u32..);
+        pairs.extend(names.map(|(text, id)| (number_key(NAME, id.to_be_bytes()), text.as_bytes().to_vec())));
+        let event_ids = self.event_ids.stored(0);
+        pairs.extend(event_ids.map(|(number, value)| (number_key(EVENT_ID, number.to_be_bytes()), value)));
+        pairs.extend(self.batches.all().map(|(key, value)| (batch_key(key), batch::encode(value))));
+        pairs.extend(self.aliases.iter().map(|alias| {
+            let (client, address) = alias.key();
+            (alias_key(client, address), alias.stored())
+        }));
+        pairs.push((NUMBERS.to_vec(), self.outbox.counters(self.aliases.epoch(), self.sagas)));
+        pairs.extend(self.outbox.all().map(|(to, number, message)| (message_key(to, number), message.to_vec())));
+        pairs.extend(self.profiles.iter().map(|packed| {
+            let (head, mut value) = (packed.head(), Vec::with_capacity(packed.len()));
+            packed.stored(&mut value);
+            (profile_key(head.client, head.address), value)
+        }));
+        pairs.sort_unstable();
+        pairs
     }
 
     /// The checkpoint that took `changes` could not be written: they count as changed again.
@@ -117,6 +174,13 @@ impl PartitionState {
                         self.batches.put_back((client, batch.into()));
                     }
                 }
+                ALIAS => {
+                    if let Some((client, address)) = split_client(rest) {
+                        self.aliases.put_back(client, address);
+                    }
+                }
+                NUMBERS => self.outbox.put_back(None, deleted),
+                MESSAGE => self.outbox.put_back(split_message(rest), deleted),
                 _ if deleted => self.gone.push(key),
                 _ => {
                     let Some((client, address)) = split_client(rest) else { continue };
@@ -161,6 +225,20 @@ impl PartitionState {
                 let (client, batch) = split_client(rest)?;
                 self.batches.restore((client, batch.into()), value)
             }
+            ALIAS => {
+                let (client, address) = split_client(rest)?;
+                self.aliases.restore(client, address, value)
+            }
+            NUMBERS => {
+                let (epoch, sagas) = self.outbox.restore_counters(value)?;
+                self.aliases.restore_epoch(epoch);
+                (self.sagas, self.saved_numbers) = (sagas, (epoch, sagas));
+                true
+            }
+            MESSAGE => {
+                let (to, number) = split_message(rest)?;
+                self.outbox.restore(to, number, value)
+            }
             PROFILE => {
                 let packed = Packed::from_stored(value)?;
                 let (client, address) = split_client(rest)?;
@@ -198,6 +276,16 @@ impl PartitionState {
         }
         for (key, value) in self.batches.all() {
             add(&batch_key(key), &batch::encode(value));
+        }
+        let mut aliases: Vec<_> = self.aliases.iter().collect();
+        aliases.sort_unstable_by_key(|alias| alias.key());
+        for alias in aliases {
+            let (client, address) = alias.key();
+            add(&alias_key(client, address), &alias.stored());
+        }
+        add(&NUMBERS, &self.outbox.counters(self.aliases.epoch(), self.sagas));
+        for (to, number, message) in self.outbox.all() {
+            add(&message_key(to, number), message);
         }
         let mut profiles: Vec<_> = self
             .profiles

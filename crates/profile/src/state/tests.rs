@@ -11,6 +11,8 @@ use crate::event::{BatchClosed, BatchOpened, BatchRow, BatchRows, ClientSettings
 use crate::limits;
 use crate::time::{DAY_MS, MINUTE_MS};
 
+mod links;
+
 const T: u64 = 1_790_000_000_000;
 
 /// An event with its strings owned, so that generated histories can be kept and shrunk.
@@ -177,7 +179,7 @@ impl Store {
     }
 
     fn load(&self) -> PartitionState {
-        let mut state = PartitionState::new();
+        let mut state = PartitionState::default();
         for (key, value) in &self.0 {
             state.restore(key, value).expect("what was saved restores");
         }
@@ -191,8 +193,8 @@ proptest! {
     /// Checkpoints, lost checkpoints, restarts and sweeps at any point change nothing that anybody can see.
     #[test]
     fn any_checkpoint_and_resume_point_gives_the_same_state(history in history(), marks in prop::collection::vec(0..6u8, 60)) {
-        let mut plain = PartitionState::new();
-        let mut resumed = PartitionState::new();
+        let mut plain = PartitionState::default();
+        let mut resumed = PartitionState::default();
         let mut store = Store::default();
         let (mut at, mut after_save) = (T, Vec::new());
         for ((gap, step), mark) in history.iter().zip(marks) {
@@ -233,7 +235,7 @@ proptest! {
         values.sort();
         values.dedup_by_key(|(ago, _)| *ago);
         let newest = values[0].1.clone();
-        let (mut forward, mut backward) = (PartitionState::new(), PartitionState::new());
+        let (mut forward, mut backward) = (PartitionState::default(), PartitionState::default());
         for (state, order) in [(&mut forward, values.clone()), (&mut backward, values.iter().rev().cloned().collect())] {
             for (ago, value) in order {
                 let step = Step::Visit { visitor: 1, session: None, event_id: None, ago, set: vec![(0, value)], categories: vec![] };
@@ -283,7 +285,7 @@ fn update_at(
 fn what_has_ended_is_gone_at_the_millisecond_and_comes_back_empty() {
     let end = T + 14 * DAY_MS;
     for sweep in [false, true] {
-        let mut state = PartitionState::new();
+        let mut state = PartitionState::default();
         assert!(visit_at(&mut state, T, "tnt:a", &[("tier", "gold")]).created);
         assert!(attribute(&state, "tnt:a", "tier", end - 1).is_some());
         assert!(state.profile("demo", Address::from_canonical("tnt:a"), LogTime(end)).is_none());
@@ -300,7 +302,7 @@ fn what_has_ended_is_gone_at_the_millisecond_and_comes_back_empty() {
 
 #[test]
 fn activity_renews_the_lifetime() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     visit_at(&mut state, T, "tnt:a", &[("tier", "gold")]);
     visit_at(&mut state, T + 13 * DAY_MS, "tnt:a", &[]);
     assert_eq!(attribute(&state, "tnt:a", "tier", T + 26 * DAY_MS).as_deref(), Some("gold"));
@@ -308,7 +310,7 @@ fn activity_renews_the_lifetime() {
 
 #[test]
 fn a_removed_attribute_stays_removed_for_late_events() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     visit_at(&mut state, T, "tnt:a", &[("tier", "gold"), ("city", "Lyon")]);
     assert_eq!(update_at(&mut state, T + 10, &[], &["tier", "never"], None), UpdateOutcome::Updated);
     assert_eq!(
@@ -324,7 +326,7 @@ fn a_removed_attribute_stays_removed_for_late_events() {
 
 #[test]
 fn a_time_in_the_future_counts_as_now() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     visit_at(&mut state, T, "tnt:a", &[]);
     update_at(&mut state, T, &[("x", "ahead")], &[], Some(T + DAY_MS));
     update_at(&mut state, T + 1, &[("x", "after")], &[], None);
@@ -333,7 +335,7 @@ fn a_time_in_the_future_counts_as_now() {
 
 #[test]
 fn a_retried_event_counts_once_and_tells_the_made_up_id_again() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     let mut send = |home: &str, generated| {
         let visit = Visit { client: "demo", home, generated, event_id: Some("e1"), ..Visit::default() };
         state.apply(LogTime(T), &Event::Visit(visit))
@@ -351,7 +353,7 @@ fn a_retried_event_counts_once_and_tells_the_made_up_id_again() {
 
 #[test]
 fn event_ids_are_forgotten_after_the_window() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     let mut send = |at| {
         let visit = Visit { client: "demo", home: "tnt:a", event_id: Some("e"), ..Visit::default() };
         matches!(state.apply(LogTime(at), &Event::Visit(visit)), Outcome::Visit(VisitOutcome { duplicate: true, .. }))
@@ -365,7 +367,7 @@ fn event_ids_are_forgotten_after_the_window() {
 
 #[test]
 fn a_profile_has_limits_and_a_refused_change_leaves_no_trace() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     visit_at(&mut state, T, "tnt:a", &[("keep", "me")]);
     let big = "x".repeat(40_000);
     assert_eq!(update_at(&mut state, T, &[("one", &big)], &[], None), UpdateOutcome::Updated);
@@ -384,7 +386,7 @@ fn a_profile_has_limits_and_a_refused_change_leaves_no_trace() {
 
 #[test]
 fn names_past_the_table_still_work() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     let names: Vec<_> = (0..limits::INTERNED_NAMES + 10).map(|i| format!("name{i}")).collect();
     for name in &names {
         visit_at(&mut state, T, "tnt:a", &[("x", "y")]);
@@ -399,7 +401,7 @@ fn names_past_the_table_still_work() {
 
 #[test]
 fn rows_count_once_and_only_in_rising_order() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     visit_at(&mut state, T, "tnt:v1", &[]);
     let rows =
         |first_line, create, visitors: &[u8]| Step::Rows { batch: 1, create, first_line, visitors: visitors.to_vec() };
@@ -413,7 +415,7 @@ fn rows_count_once_and_only_in_rising_order() {
 
 #[test]
 fn rows_that_do_not_follow_are_not_applied() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     let mut send = |after, line| {
         let row = BatchRow { line, id: "v1", values: vec![Some("x")], removed: vec![] };
         let event = BatchRows {
@@ -438,7 +440,7 @@ fn rows_that_do_not_follow_are_not_applied() {
 
 #[test]
 fn two_uploads_with_one_key_meet() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     let opened = Outcome::BatchOpened(BatchOpenedOutcome::Opened);
     assert_eq!(apply(&mut state, T, &Step::Open { batch: 1, key: Some(7) }), opened);
     assert_eq!(apply(&mut state, T, &Step::Open { batch: 1, key: Some(7) }), opened, "the same event again");
@@ -450,7 +452,7 @@ fn two_uploads_with_one_key_meet() {
 
 #[test]
 fn rubbish_in_a_checkpoint_is_named() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     assert_eq!(state.restore(&[9, b'p'], b""), Err(RestoreError::Version(9)));
     let error = state.restore(&[1, b'p', 0, 0, 0, 0, b'x'], b"rubbish").expect_err("not a profile");
     assert!(error.to_string().contains("\\x01p"), "{error}");
@@ -458,7 +460,7 @@ fn rubbish_in_a_checkpoint_is_named() {
 
 #[test]
 fn the_documented_system_attributes() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     for day in [0, 2, 4] {
         visit_at(&mut state, T + day * DAY_MS, "tnt:a", &[]);
     }
@@ -483,7 +485,7 @@ fn the_documented_system_attributes() {
 
 #[test]
 fn five_attributes_fit_180_bytes() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     let columns = vec!["tier", "country", "lastPurchase", "score", "segment"];
     for i in 0..20_000u32 {
         let id = format!("crm-{i:08}");

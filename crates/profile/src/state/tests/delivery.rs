@@ -13,7 +13,7 @@ fn apply(state: &mut PartitionState, at: u64, data: DeliveryData<'_>, visit: Vis
 
 #[test]
 fn notifications_set_values_as_of_their_own_time() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     visit_at(&mut state, T, "tnt:a", &[("plan", "held"), ("colour", "held")]);
     let timed = vec![(T - 1, "plan", "older"), (T + 5, "colour", "newer"), (T + 9_000, "ahead", "x"), (7, "old", "y")];
     let of_call = Visit { profile: vec![("colour", "call")], ..Visit::default() };
@@ -30,7 +30,7 @@ fn notifications_set_values_as_of_their_own_time() {
 
 #[test]
 fn an_id_is_made_known_without_a_visit() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     visit_at(&mut state, T, "tnt:a", &[]);
     let data = DeliveryData { uncounted: true, timed: Vec::new() };
     apply(&mut state, T + 31 * MINUTE_MS, data, Visit { other_ids: vec!["tnt:b"], ..Visit::default() });
@@ -42,7 +42,7 @@ fn an_id_is_made_known_without_a_visit() {
 
 #[test]
 fn a_profile_that_is_full_takes_the_visit_and_says_that_it_took_nothing_else() {
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     let big = "x".repeat(limits::PROFILE_BYTES);
     let data = DeliveryData { uncounted: false, timed: vec![(T, "big", &big)] };
     let outcome = apply(&mut state, T, data, Visit { profile: vec![("small", "s")], ..Visit::default() });

@@ -1,0 +1,180 @@
+//! What one address has to say to another (ADR 8): the form messages have in outboxes and in `Relay` events, a
+//! MessagePack array each. Fields are only ever added at the end.
+
+use serde::{Deserialize, Serialize};
+
+use crate::session::Visits;
+use crate::varint::Reader;
+
+/// Who waits for the end of a walk: the partition in which it began, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Saga {
+    /// Where it began.
+    pub partition: u16,
+    /// Which of that partition's.
+    pub number: u64,
+}
+
+/// Something for an address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Message {
+    pub(crate) client: Box<str>,
+    /// Canonical text of the address that it is for.
+    pub(crate) to: Box<str>,
+    pub(crate) saga: Option<Saga>,
+    /// The aliases along which it came, with their epochs; the last one points to `to`.
+    pub(crate) trail: Vec<(Box<str>, u64)>,
+    /// Steps so far.
+    pub(crate) steps: u8,
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum What {
+    /// An event on the way to the home it is for.
+    Walk(Walk),
+    /// An address that was linked to this one follows another one by now.
+    Left { address: Box<str>, epoch: u64 },
+    /// An address that is linked through this one, which has changed its home.
+    Held { address: Box<str>, under: Box<str>, epoch: u64 },
+    /// An address is to get its profile back.
+    TakeOut { address: Box<str>, epoch: u64 },
+    /// Here it is, if there was any.
+    GiveBack(Option<Moved>),
+    /// The alias of this epoch leads nowhere any more.
+    Drop { epoch: u64 },
+    /// Attributes of an address that did not fit into the message that linked it.
+    More { child: Box<str>, attributes: Vec<(Box<str>, MovedAttribute)> },
+}
+
+/// An event on its way, and the links to be made before it is applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Walk {
+    /// Addresses above, to which this one and then each other is to be linked, lowest first.
+    pub(crate) next: Vec<Box<str>>,
+    /// The highest address that the event named: there, and only there, it may create a profile.
+    pub(crate) goal: Box<str>,
+    /// The lowest address that it named: whose part it is.
+    pub(crate) via: Box<str>,
+    /// Event time, ms since 1970.
+    pub(crate) time: u64,
+    /// Epoch of the alias of this address that was found to lead nowhere; 0 = none.
+    pub(crate) drop: u64,
+    /// Profiles taken along, to be taken in at the home.
+    pub(crate) joined: Vec<Joined>,
+    /// The event as the log has it; empty when it only asks for the profile.
+    #[serde(with = "bytes")]
+    pub(crate) event: Vec<u8>,
+    /// The event had been seen before; with the tntId that was made up then, or an empty text.
+    pub(crate) duplicate: Option<Box<str>>,
+}
+
+/// An address that has been linked, with what it brings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Joined {
+    pub(crate) child: Box<str>,
+    /// Of its alias.
+    pub(crate) epoch: u64,
+    pub(crate) moved: Option<Moved>,
+}
+
+/// A profile between two homes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Moved {
+    pub(crate) created_at: u64,
+    pub(crate) active_at: u64,
+    /// Of the whole.
+    pub(crate) visits: Option<MovedVisits>,
+    /// The home's own part first; empty when nothing was ever linked to it.
+    pub(crate) parts: Vec<MovedPart>,
+    pub(crate) attributes: Vec<MovedAttribute>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MovedPart {
+    pub(crate) address: Box<str>,
+    pub(crate) under: Box<str>,
+    pub(crate) epoch: u64,
+    pub(crate) left: bool,
+    pub(crate) created_at: u64,
+    pub(crate) active_at: u64,
+    pub(crate) visits: Option<MovedVisits>,
+}
+
+/// Visits and categories.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MovedVisits {
+    /// As in a profile (session.rs), with times relative to 0.
+    #[serde(with = "bytes")]
+    pub(crate) visits: Vec<u8>,
+    pub(crate) categories: Vec<(Box<str>, u32)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MovedAttribute {
+    pub(crate) name: Box<str>,
+    pub(crate) time: u64,
+    pub(crate) value: Option<Box<str>>,
+    /// Index of its part.
+    pub(crate) part: u32,
+    pub(crate) shadowed: bool,
+}
+
+impl Message {
+    /// One that nobody waits for.
+    pub(crate) fn new(client: &str, to: &str, what: What) -> Self {
+        Self { client: client.into(), to: to.into(), saga: None, trail: Vec::new(), steps: 0, what }
+    }
+
+    pub(crate) fn encode(&self) -> Box<[u8]> {
+        rmp_serde::to_vec(self).expect("plain data always encodes into memory").into()
+    }
+
+    /// `None` when the bytes are none of ours.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        rmp_serde::from_slice(bytes).ok()
+    }
+}
+
+impl MovedVisits {
+    pub(crate) fn new(visits: &Visits, categories: Vec<(Box<str>, u32)>) -> Self {
+        let mut bytes = Vec::new();
+        visits.encode(0, &mut bytes);
+        Self { visits: bytes, categories }
+    }
+
+    pub(crate) fn visits(&self) -> Visits {
+        Visits::decode(0, &mut Reader::new(&self.visits))
+    }
+}
+
+impl MovedAttribute {
+    /// About how many bytes it takes in a message.
+    pub(crate) fn bytes(&self) -> usize {
+        self.name.len() + self.value.as_deref().map_or(0, str::len) + 24
+    }
+}
+
+/// Bytes as one MessagePack binary, not as an array of numbers.
+mod bytes {
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        from.deserialize_bytes(Bytes)
+    }
+}

@@ -1,0 +1,384 @@
+//! Profiles that change their home: taken apart, taken in, and given back (ADR 8). Pure functions on a draft.
+
+use std::collections::BTreeSet;
+
+use super::message::{Joined, Moved, MovedAttribute, MovedPart, MovedVisits};
+use crate::affinity::Entry;
+use crate::limits;
+use crate::names::{Name, Names};
+use crate::packed::{Attribute, Draft};
+use crate::parts::{Part, add_visits};
+use crate::session::Visits;
+
+fn owned(visits: Option<&Visits>, categories: &[Entry<'_>], names: &Names) -> Option<MovedVisits> {
+    let named = categories.iter().map(|&(name, points)| (names.text(name).into(), points));
+    visits.map(|visits| MovedVisits::new(visits, named.collect()))
+}
+
+fn text(bytes: &[u8]) -> Box<str> {
+    std::str::from_utf8(bytes).unwrap_or_default().into()
+}
+
+fn borrowed<'a>(moved: Option<&'a MovedVisits>, names: &mut Names) -> (Option<Visits>, Vec<Entry<'a>>) {
+    let Some(moved) = moved else { return (None, Vec::new()) };
+    let categories = moved.categories.iter().map(|(name, points)| (names.intern(name), *points));
+    (Some(moved.visits()), categories.collect())
+}
+
+impl Moved {
+    /// All of a profile. Attributes stand in the order in which they came.
+    pub(super) fn of(draft: &Draft<'_>, names: &Names) -> Self {
+        let mut order: Vec<&Attribute<'_>> = draft.attributes.iter().collect();
+        order.sort_by_key(|attribute| attribute.arrival);
+        let attribute = |attribute: &&Attribute<'_>| MovedAttribute {
+            name: names.text(attribute.name).into(),
+            time: attribute.time,
+            value: attribute.value.map(text),
+            part: attribute.part,
+            shadowed: attribute.shadowed,
+        };
+        let part = |part: &Part<'_>| MovedPart {
+            address: text(part.address),
+            under: text(part.under),
+            epoch: part.epoch,
+            left: part.left,
+            created_at: part.created_at,
+            active_at: part.active_at,
+            visits: owned(part.visits.as_ref(), &part.categories, names),
+        };
+        Self {
+            created_at: draft.created_at,
+            active_at: draft.active_at,
+            visits: owned(draft.visits.as_ref(), &draft.categories, names),
+            parts: draft.parts.iter().map(part).collect(),
+            attributes: order.iter().map(attribute).collect(),
+        }
+    }
+
+    /// Splits off what does not fit into a message, as `(address of its part, attribute)`; an empty address is the home's
+    /// own.
+    pub(super) fn split_off(&mut self, bytes: usize) -> Vec<(Box<str>, MovedAttribute)> {
+        let mut held = 0;
+        let fits = self.attributes.iter().take_while(|attribute| {
+            held += attribute.bytes();
+            held <= bytes
+        });
+        let rest = self.attributes.split_off(fits.count());
+        let address = |part: u32| self.parts.get(part as usize).map_or("".into(), |part| part.address.clone());
+        rest.into_iter().map(|attribute| (address(attribute.part), attribute)).collect()
+    }
+}
+
+/// Gives a profile its own part, if nothing was ever linked to it.
+fn begin_parts(draft: &mut Draft<'_>) {
+    if !draft.parts.is_empty() {
+        return;
+    }
+    let mut own = Part::new(b"", b"", 0, draft.created_at);
+    own.active_at = draft.active_at;
+    own.visits = draft.visits;
+    own.categories = draft.categories.clone();
+    draft.parts.push(own);
+    for attribute in &mut draft.attributes {
+        draft.next_arrival += 1;
+        attribute.arrival = draft.next_arrival;
+    }
+}
+
+/// The part of an address, made if need be. By an epoch that is newer than the one held the address is back.
+pub(super) fn part<'a>(draft: &mut Draft<'a>, address: &'a str, under: &'a str, epoch: u64, now: u64) -> usize {
+    begin_parts(draft);
+    let (address, under) = (address.as_bytes(), under.as_bytes());
+    let at = draft.parts.iter().position(|part| part.address == address).unwrap_or_else(|| {
+        draft.parts.push(Part::new(address, under, epoch, now));
+        draft.parts.len() - 1
+    });
+    let part = &mut draft.parts[at];
+    if epoch > part.epoch {
+        (part.epoch, part.under, part.left) = (epoch, under, false);
+    }
+    at
+}
+
+/// Takes an address and what it brings into the profile of its new home; `under` is the address through which it came.
+pub(super) fn take_in<'a>(draft: &mut Draft<'a>, names: &mut Names, joined: &'a Joined, under: &'a str, now: u64) {
+    draft.modified_at = now;
+    draft.active_at = draft.active_at.max(now);
+    let child = part(draft, &joined.child, under, joined.epoch, now);
+    let Some(moved) = &joined.moved else { return };
+    let shown: BTreeSet<Name<'_>> = draft.shown().map(|attribute| attribute.name).collect();
+    draft.created_at = draft.created_at.min(moved.created_at);
+    let (visits, categories) = borrowed(moved.visits.as_ref(), names);
+    add_visits(&mut draft.visits, &mut draft.categories, visits, categories.clone());
+    // Where each of its parts goes.
+    let mut places = vec![child];
+    if moved.parts.is_empty() {
+        let own = &mut draft.parts[child];
+        own.created_at = own.created_at.min(moved.created_at);
+        own.add_visits(visits, categories);
+    }
+    for (n, other) in moved.parts.iter().enumerate() {
+        let at = if n == 0 { child } else { moved_part(draft, other, &joined.child, now) };
+        let (visits, categories) = borrowed(other.visits.as_ref(), names);
+        let own = &mut draft.parts[at];
+        own.created_at = own.created_at.min(other.created_at);
+        own.active_at = own.active_at.max(other.active_at);
+        own.add_visits(visits, categories);
+        if n > 0 {
+            places.push(at);
+        }
+    }
+    for attribute in in_order(&moved.attributes, |attribute| shown.contains(&names.intern(&attribute.name))) {
+        let place = places.get(attribute.part as usize).copied().unwrap_or(child);
+        add_attribute(draft, names, &shown, attribute, place);
+    }
+}
+
+/// In the order in which they are to come: as they came before, but those that will be shadowed by their rank, the highest
+/// first, as of shadowed ones the first counts.
+fn in_order<'m>(
+    moved: &'m [MovedAttribute],
+    mut will_hide: impl FnMut(&'m MovedAttribute) -> bool,
+) -> Vec<&'m MovedAttribute> {
+    let (mut hidden, mut order) = (Vec::new(), Vec::with_capacity(moved.len()));
+    for (place, attribute) in moved.iter().enumerate() {
+        if will_hide(attribute) { hidden.push((place, attribute)) } else { order.push(attribute) }
+    }
+    let rank = |(place, attribute): &(usize, &MovedAttribute)| match attribute.shadowed {
+        true => (false, u64::MAX - *place as u64, 0),
+        false => (true, attribute.time, *place),
+    };
+    hidden.sort_by_key(|entry| std::cmp::Reverse(rank(entry)));
+    order.extend(hidden.into_iter().map(|(_, attribute)| attribute));
+    order
+}
+
+fn moved_part<'a>(draft: &mut Draft<'a>, moved: &'a MovedPart, child: &'a str, now: u64) -> usize {
+    let under = if moved.under.is_empty() { child } else { &moved.under };
+    let held = draft.parts.iter().any(|part| part.address == moved.address.as_bytes() && part.epoch > moved.epoch);
+    let at = part(draft, &moved.address, under, moved.epoch, now);
+    if !held {
+        draft.parts[at].left = moved.left;
+    }
+    at
+}
+
+/// Takes a part that was taken out elsewhere back as the profile's own.
+pub(super) fn take_back<'a>(draft: &mut Draft<'a>, names: &mut Names, moved: &'a Moved, now: u64) {
+    begin_parts(draft);
+    draft.created_at = draft.created_at.min(moved.created_at);
+    draft.active_at = draft.active_at.max(moved.active_at);
+    draft.modified_at = now;
+    let (visits, categories) = borrowed(moved.visits.as_ref(), names);
+    add_visits(&mut draft.visits, &mut draft.categories, visits, categories.clone());
+    if moved.parts.is_empty() {
+        draft.parts[0].add_visits(visits, categories);
+    }
+    let mut places = vec![0];
+    for (n, other) in moved.parts.iter().enumerate() {
+        let at = if n == 0 { 0 } else { moved_part(draft, other, "", now) };
+        let (visits, categories) = borrowed(other.visits.as_ref(), names);
+        let own = &mut draft.parts[at];
+        own.created_at = own.created_at.min(other.created_at);
+        own.active_at = own.active_at.max(other.active_at);
+        own.add_visits(visits, categories);
+        if n > 0 {
+            places.push(at);
+        }
+    }
+    // What has been set here meanwhile is ordered with the rest by time alone.
+    let shown = BTreeSet::new();
+    for attribute in &moved.attributes {
+        let place = places.get(attribute.part as usize).copied().unwrap_or(0);
+        add_attribute(draft, names, &shown, attribute, place);
+    }
+    forget_if_alone(draft);
+}
+
+/// Adds attributes that came after the message that linked their address.
+pub(super) fn take_more<'a>(
+    draft: &mut Draft<'a>,
+    names: &mut Names,
+    child: &'a str,
+    more: &'a [(Box<str>, MovedAttribute)],
+) {
+    let shown: BTreeSet<Name<'_>> = draft.shown().map(|attribute| attribute.name).collect();
+    for (address, attribute) in more {
+        let address = if address.is_empty() { child } else { address };
+        let own = if draft.parts.is_empty() { Some(0) } else { None };
+        let place = own.or_else(|| draft.parts.iter().position(|part| part.address == address.as_bytes()));
+        add_attribute(draft, names, &shown, attribute, place.unwrap_or(0));
+    }
+}
+
+fn add_attribute<'a>(
+    draft: &mut Draft<'a>,
+    names: &mut Names,
+    shown: &BTreeSet<Name<'_>>,
+    moved: &'a MovedAttribute,
+    place: usize,
+) {
+    let name = names.intern(&moved.name);
+    let part = place as u32;
+    let shadowed = moved.shadowed || shown.contains(&name);
+    draft.next_arrival += 1;
+    let value = moved.value.as_deref().map(str::as_bytes);
+    let fresh = Attribute { name, time: moved.time, value, part, shadowed, arrival: draft.next_arrival };
+    let same = |held: &&mut Attribute<'_>| (held.name, held.part, held.shadowed) == (name, part, shadowed);
+    match draft.attributes.iter_mut().find(same) {
+        Some(held) if held.time <= fresh.time => *held = fresh,
+        Some(_) => {}
+        None => draft.attributes.push(fresh),
+    }
+}
+
+/// Takes the part of an address out, with the parts of those that are linked through it; `None` when there is none.
+pub(super) fn take_out(draft: &mut Draft<'_>, names: &Names, address: &str) -> Option<Moved> {
+    let root = draft.parts.iter().position(|part| part.address == address.as_bytes()).filter(|at| *at > 0)?;
+    let goes = below(draft, root);
+    let mut places = vec![u32::MAX; draft.parts.len()];
+    places[root] = 0;
+    let others: Vec<usize> = (0..draft.parts.len()).filter(|at| goes[*at] && *at != root).collect();
+    for (n, &at) in others.iter().enumerate() {
+        places[at] = n as u32 + 1;
+    }
+    let mut taken = Draft::created(draft.parts[root].created_at);
+    taken.active_at = draft.parts[root].active_at;
+    for &at in std::iter::once(&root).chain(&others) {
+        let mut part = draft.parts[at].clone();
+        add_visits(&mut taken.visits, &mut taken.categories, part.visits, part.categories.clone());
+        if at == root {
+            (part.address, part.under, part.epoch) = (b"", b"", 0);
+        } else if part.under == address.as_bytes() {
+            part.under = b"";
+        }
+        taken.parts.push(part);
+    }
+    for attribute in draft.attributes.iter().filter(|attribute| goes[attribute.part as usize]) {
+        let part = places[attribute.part as usize];
+        // Among its own it has nothing to hide behind.
+        let fresh = Attribute { part, shadowed: false, ..*attribute };
+        match taken.attributes.iter_mut().find(|held| (held.name, held.part) == (fresh.name, part)) {
+            Some(held) if held.rank() <= fresh.rank() => *held = fresh,
+            Some(_) => {}
+            None => taken.attributes.push(fresh),
+        }
+    }
+    forget_if_alone(&mut taken);
+    let moved = Moved::of(&taken, names);
+    remain(draft, &goes);
+    Some(moved)
+}
+
+/// Which parts are linked through the one at `root`, itself included.
+fn below(draft: &Draft<'_>, root: usize) -> Vec<bool> {
+    let mut goes = vec![false; draft.parts.len()];
+    goes[root] = true;
+    loop {
+        let is_below = |part: &Part<'_>| {
+            let above = |(at, other): (usize, &Part<'_>)| goes[at] && other.address == part.under;
+            !part.under.is_empty() && draft.parts.iter().enumerate().any(above)
+        };
+        let found = draft.parts.iter().enumerate().skip(1).find(|(at, part)| !goes[*at] && is_below(part));
+        let Some((at, _)) = found else { return goes };
+        goes[at] = true;
+    }
+}
+
+/// Drops the parts that went; what is left counts for the whole.
+fn remain(draft: &mut Draft<'_>, gone: &[bool]) {
+    let mut places = vec![0; gone.len()];
+    let mut next = 0;
+    for (at, gone) in gone.iter().enumerate() {
+        places[at] = next;
+        next += u32::from(!gone);
+    }
+    draft.attributes.retain(|attribute| !gone[attribute.part as usize]);
+    for attribute in &mut draft.attributes {
+        attribute.part = places[attribute.part as usize];
+    }
+    let mut at = 0;
+    draft.parts.retain(|_| {
+        at += 1;
+        !gone[at - 1]
+    });
+    (draft.visits, draft.categories) = (None, Vec::new());
+    for at in 0..draft.parts.len() {
+        let part = draft.parts[at].clone();
+        add_visits(&mut draft.visits, &mut draft.categories, part.visits, part.categories);
+    }
+    forget_if_alone(draft);
+}
+
+/// A profile with nothing but its own part needs no parts.
+fn forget_if_alone(draft: &mut Draft<'_>) {
+    if draft.parts.len() != 1 {
+        return;
+    }
+    draft.parts.clear();
+    draft.next_arrival = 0;
+    let mut kept: Vec<Attribute<'_>> = Vec::with_capacity(draft.attributes.len());
+    for attribute in draft.attributes.drain(..) {
+        match kept.iter_mut().find(|held| held.name == attribute.name) {
+            Some(held) if held.rank() <= attribute.rank() => *held = attribute,
+            Some(_) => {}
+            None => kept.push(attribute),
+        }
+    }
+    for attribute in &mut kept {
+        (attribute.part, attribute.shadowed, attribute.arrival) = (0, false, 0);
+    }
+    draft.attributes = kept;
+}
+
+/// Says that an address follows another profile now, and returns those that are linked through it, with what they are
+/// linked to and their epochs: the other profile is to know them.
+pub(super) fn leave<'a>(
+    draft: &mut Draft<'a>,
+    address: &'a str,
+    epoch: u64,
+    now: u64,
+) -> Vec<(Box<str>, Box<str>, u64)> {
+    // One that is not known yet may still come, by a longer way.
+    let root = part(draft, address, "", epoch, now);
+    if draft.parts[root].epoch > epoch {
+        return Vec::new();
+    }
+    let goes = below(draft, root);
+    let along = (0..goes.len()).filter(|at| *at != root && goes[*at] && draft.is_here(*at));
+    let along = along.map(|at| &draft.parts[at]).map(|part| (text(part.address), text(part.under), part.epoch));
+    let along = along.collect();
+    draft.parts[root].left = true;
+    along
+}
+
+/// Makes the part of the address that did nothing for longest one with the home's own, when there are too many; returns
+/// its address and epoch. What it did stays, and can no longer be undone.
+pub(super) fn let_go(draft: &mut Draft<'_>) -> Option<(Box<str>, u64, bool)> {
+    if draft.parts.len() <= limits::LINKED_ADDRESSES {
+        return None;
+    }
+    let idlest = |&at: &usize| (draft.is_here(at), draft.parts[at].active_at);
+    let at = (1..draft.parts.len()).min_by_key(idlest)?;
+    let (part, left) = (draft.parts[at].clone(), !draft.is_here(at));
+    let mut own = draft.parts[0].clone();
+    own.add_visits(part.visits, part.categories.clone());
+    draft.parts[0] = own;
+    draft.parts.remove(at);
+    let mut kept: Vec<Attribute<'_>> = Vec::with_capacity(draft.attributes.len());
+    for mut attribute in draft.attributes.drain(..) {
+        match (attribute.part as usize).cmp(&at) {
+            std::cmp::Ordering::Equal => attribute.part = 0,
+            std::cmp::Ordering::Greater => attribute.part -= 1,
+            std::cmp::Ordering::Less => {}
+        }
+        let key = (attribute.name, attribute.part, attribute.shadowed);
+        match kept.iter_mut().find(|held| (held.name, held.part, held.shadowed) == key) {
+            Some(held) if held.rank() <= attribute.rank() => *held = attribute,
+            Some(_) => {}
+            None => kept.push(attribute),
+        }
+    }
+    draft.attributes = kept;
+    Some((text(part.address), part.epoch, left))
+}

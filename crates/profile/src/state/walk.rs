@@ -1,0 +1,621 @@
+//! Events on their way to the profile they are for, and the links made on the way (ADR 8).
+//!
+//! An event enters at the lowest address that it names. At each address the walk keeps, sets or moves the alias, takes the
+//! profile along that lived there, and goes on to the next address as a message; at the home it takes in what it
+//! brought and applies the event. Messages for addresses of this partition are dealt with at once.
+//!
+//! What holds:
+//! - Aliases point upwards ([`Address::height`]), so a walk ends.
+//! - Whatever concerns an address goes along its aliases, and messages between two partitions keep their order, so nothing
+//!   overtakes the link that it relies on.
+//! - A home that has ended, or does not hold the address by which something came, sends it back; the alias goes.
+
+use std::collections::VecDeque;
+
+use super::PartitionState;
+use super::fold::{Outcome, UpdateOutcome, Via, VisitOutcome, store};
+use super::message::{Joined, Message, Moved, MovedAttribute, Saga, Walk, What};
+use super::moved;
+use super::touched::Touch;
+use crate::event::{Event, Relay, Unlink};
+use crate::ids::{Address, partition_in};
+use crate::limits;
+use crate::packed::{Draft, Packed, key_hash};
+use crate::time::LogTime;
+use crate::view::ProfileRef;
+
+/// A walk that has come to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// Which.
+    pub saga: Saga,
+    /// The tenant.
+    pub client: Box<str>,
+    /// Canonical text of the address that the profile lives at.
+    pub home: Box<str>,
+    /// What became of the event.
+    pub outcome: Outcome,
+}
+
+/// Where an address leads, as far as its partition knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lead {
+    /// Its profile lives here, if there is one.
+    Home,
+    /// Its profile lives at another address, or further on.
+    Alias {
+        /// Canonical text.
+        to: Box<str>,
+        /// Of the alias: the home holds the address with it.
+        epoch: u64,
+    },
+    /// Its profile is on the way here.
+    Returning,
+}
+
+impl PartitionState {
+    /// Where an address of this partition leads.
+    #[must_use]
+    pub fn lead(&self, client: &str, address: Address<'_>) -> Lead {
+        let Some(alias) = self.clients.find(client).and_then(|client| self.aliases.get(client, address.as_str()))
+        else {
+            return Lead::Home;
+        };
+        match alias.target() {
+            Some(to) => Lead::Alias { to: to.into(), epoch: alias.epoch },
+            None => Lead::Returning,
+        }
+    }
+
+    /// The profile that lives at `home`, if it holds an address by an alias of this epoch (nothing = of any).
+    #[must_use]
+    pub fn profile_by(
+        &self,
+        client: &str,
+        home: Address<'_>,
+        address: Address<'_>,
+        epoch: Option<u64>,
+        now: LogTime,
+    ) -> Option<ProfileRef<'_>> {
+        let number = self.clients.find(client)?;
+        if !self.holds(number, home.as_str(), address.as_str(), epoch, now) {
+            return None;
+        }
+        self.profile(client, home, now)
+    }
+
+    /// Walks that the last event ended, in order.
+    #[must_use]
+    pub fn completed(&self) -> &[Completed] {
+        &self.completed
+    }
+
+    /// Partitions that messages wait for, with the number of the last one.
+    pub fn destinations(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        self.outbox.destinations()
+    }
+
+    /// Messages for a partition after a number, with the number of the first.
+    pub fn messages_after(&self, to: u16, number: u64) -> (u64, impl Iterator<Item = &[u8]>) {
+        self.outbox.after(to, number)
+    }
+
+    /// Number of the last message heard from a partition.
+    #[must_use]
+    pub fn heard(&self, from: u16) -> u64 {
+        self.outbox.heard(from)
+    }
+
+    /// Aliases that were set before a time: `(client, address, where it leads, epoch)`.
+    pub fn aliases_before(&self, at: LogTime) -> impl Iterator<Item = (&str, Address<'_>, Address<'_>, u64)> {
+        self.aliases.iter().filter(move |alias| alias.at < at.0).filter_map(|alias| {
+            let (client, address) = alias.key();
+            let client = &*self.clients.get(client)?.code;
+            let to = alias.target()?;
+            Some((client, Address::from_canonical(address), Address::from_canonical(to), alias.epoch))
+        })
+    }
+
+    /// The address that an address of this partition points to.
+    pub(super) fn alias_of(&self, client: u32, address: &str) -> Option<&str> {
+        self.aliases.get(client, address)?.target()
+    }
+
+    /// Whether a profile lives at `home` and holds an address.
+    pub(super) fn holds(&self, client: u32, home: &str, address: &str, epoch: Option<u64>, now: LogTime) -> bool {
+        let Some(draft) = self.draft(client, home, now) else { return false };
+        let at = draft.parts.iter().position(|part| part.address == address.as_bytes());
+        at.is_some_and(|at| draft.is_here(at) && epoch.is_none_or(|epoch| epoch == draft.parts[at].epoch))
+    }
+
+    /// The profile that lives at `home` and has not ended.
+    fn draft(&self, client: u32, home: &str, now: LogTime) -> Option<Draft<'_>> {
+        let (address, settings) = (home.as_bytes(), self.clients.get(client)?);
+        let packed = self.profiles.find(key_hash(client, address), |packed| packed.is(client, address))?;
+        let head = packed.head();
+        (now.0 < settings.ends_at(head.active_at)).then(|| head.draft())
+    }
+
+    /// The same, in bytes of its own, so that the state can be changed meanwhile.
+    fn copy(&self, client: u32, home: &str, now: LogTime) -> Option<Packed> {
+        let (address, settings) = (home.as_bytes(), self.clients.get(client)?);
+        let packed = self.profiles.find(key_hash(client, address), |packed| packed.is(client, address))?;
+        (now.0 < settings.ends_at(packed.head().active_at)).then(|| packed.clone())
+    }
+
+    /// Begins a walk that somebody waits for.
+    pub(super) fn begin(&mut self, at: LogTime, client: &str, to: &str, walk: Walk) -> Outcome {
+        Outcome::Forwarded(self.start(at, client, to, What::Walk(walk)))
+    }
+
+    fn start(&mut self, at: LogTime, client: &str, to: &str, what: What) -> Saga {
+        self.sagas += 1;
+        let saga = Saga { partition: self.me.0, number: self.sagas };
+        let message =
+            Message { client: client.into(), to: to.into(), saga: Some(saga), trail: Vec::new(), steps: 0, what };
+        self.run(at, message);
+        saga
+    }
+
+    /// Begins a walk that nobody waits for.
+    pub(super) fn send(&mut self, at: LogTime, client: &str, to: &str, walk: Walk) {
+        let what = What::Walk(walk);
+        self.run(at, Message::new(client, to, what));
+    }
+
+    pub(super) fn relay(&mut self, at: LogTime, event: &Relay<'_>) -> Outcome {
+        for (message, number) in event.messages.iter().zip(event.first..) {
+            if self.outbox.hear(event.from, number)
+                && let Some(message) = Message::decode(message.0)
+            {
+                self.run(at, message);
+            }
+        }
+        Outcome::Relayed { heard: self.outbox.heard(event.from) }
+    }
+
+    pub(super) fn unlink(&mut self, at: LogTime, event: &Unlink<'_>) -> Outcome {
+        let client = self.clients.intern(event.client);
+        let alias = self.aliases.get(client, event.address).filter(|alias| alias.epoch == event.epoch);
+        let Some(to) = alias.and_then(|alias| alias.target()).map(Box::<str>::from) else {
+            return Outcome::Unlink { found: false };
+        };
+        self.aliases.set(client, event.address, "", at.0);
+        let what = What::TakeOut { address: event.address.into(), epoch: event.epoch };
+        Outcome::Forwarded(self.start(at, event.client, &to, what))
+    }
+
+    /// Deals with a message and what follows from it, as far as this partition goes.
+    fn run(&mut self, at: LogTime, message: Message) {
+        let mut queue = VecDeque::from([message]);
+        while let Some(message) = queue.pop_front() {
+            let partition = partition_in(&message.client, &message.to, self.count);
+            if partition == self.me {
+                self.step(at, message, &mut queue);
+            } else {
+                self.outbox.push(partition.0, message.encode());
+            }
+        }
+    }
+
+    fn step(&mut self, at: LogTime, mut message: Message, queue: &mut VecDeque<Message>) {
+        message.steps = message.steps.saturating_add(1);
+        let client = self.clients.intern(&message.client);
+        let what = std::mem::replace(&mut message.what, What::Drop { epoch: 0 });
+        match what {
+            What::Walk(walk) => self.walk(at, client, message, walk, queue),
+            What::Drop { epoch } => {
+                self.aliases.remove(client, &message.to, epoch);
+            }
+            What::GiveBack(moved) => self.give_back(at, client, message, moved, queue),
+            what @ (What::Left { .. } | What::Held { .. } | What::TakeOut { .. } | What::More { .. }) => {
+                if let Some(up) = self.alias_of(client, &message.to).map(Box::from)
+                    && message.steps < limits::WALK_STEPS
+                {
+                    message.to = up;
+                    message.what = what;
+                    queue.push_back(message);
+                    return;
+                }
+                match what {
+                    What::Left { address, epoch } => self.left(at, client, &message, &address, epoch, queue),
+                    What::Held { address, under, epoch } => self.hold(at, client, &message, (&address, &under, epoch)),
+                    What::TakeOut { address, epoch } => self.take_out(at, client, message, &address, epoch, queue),
+                    What::More { child, attributes } => self.more(at, client, message, child, attributes, queue),
+                    What::Walk(_) | What::GiveBack(_) | What::Drop { .. } => {}
+                }
+            }
+        }
+    }
+
+    fn walk(&mut self, at: LogTime, client: u32, mut message: Message, mut walk: Walk, queue: &mut VecDeque<Message>) {
+        if walk.drop != 0 {
+            self.aliases.remove(client, &message.to, walk.drop);
+            walk.drop = 0;
+        }
+        let alias = self.aliases.get(client, &message.to);
+        let up = alias.and_then(|alias| Some((Box::<str>::from(alias.target()?), alias.epoch)));
+        if message.steps < limits::WALK_STEPS {
+            if let Some(next) = walk.next.first().cloned() {
+                self.link(at, client, message, walk, next, up, queue);
+                return;
+            }
+            if let Some((to, epoch)) = up {
+                message.trail.push((std::mem::replace(&mut message.to, to), epoch));
+                message.what = What::Walk(walk);
+                queue.push_back(message);
+                return;
+            }
+            if let Some((below, epoch)) = message.trail.last() {
+                let comes = walk.joined.iter().any(|joined| joined.child == *below);
+                if self.aliases.get(client, &message.to).is_some() {
+                    // What it holds is still on its way back.
+                    self.hold(at, client, &message, (below, "", *epoch));
+                } else if !comes && !self.holds(client, &message.to, below, Some(*epoch), at) {
+                    walk.drop = *epoch;
+                    let ended = std::mem::replace(&mut message.to, below.clone());
+                    if ended == walk.goal {
+                        // It was named, so the link is to be made anew.
+                        walk.next.push(ended);
+                    }
+                    message.trail.pop();
+                    message.what = What::Walk(walk);
+                    queue.push_back(message);
+                    return;
+                }
+            }
+        }
+        for joined in &walk.joined {
+            self.take_in(at, client, &message, joined, queue);
+        }
+        let outcome = self.arrive(at, client, &message, &walk, queue);
+        self.complete(message, outcome);
+    }
+
+    fn complete(&mut self, message: Message, outcome: Outcome) {
+        if let Some(saga) = message.saga {
+            self.completed.push(Completed { saga, client: message.client, home: message.to, outcome });
+        }
+    }
+
+    /// Links this address to the next one, by the rules of ADR 8, and goes on.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step, taken apart by its caller")]
+    fn link(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        mut message: Message,
+        mut walk: Walk,
+        next: Box<str>,
+        up: Option<(Box<str>, u64)>,
+        queue: &mut VecDeque<Message>,
+    ) {
+        let is_device = |address: &str| Address::from_canonical(address).parts().0.is_device();
+        let mut more = Vec::new();
+        let (to, epoch) = match up {
+            // What comes along belongs to this address first: it moves as one.
+            None => {
+                for joined in std::mem::take(&mut walk.joined) {
+                    self.take_in(at, client, &message, &joined, queue);
+                }
+                let mut moved = self.take(at, client, &message.to, &next);
+                more = moved.as_mut().map_or(Vec::new(), |m| m.split_off(limits::MESSAGE_ATTRIBUTE_BYTES));
+                let epoch = self.aliases.set(client, &message.to, &next, at.0);
+                walk.joined.push(Joined { child: message.to.clone(), epoch, moved });
+                walk.next.remove(0);
+                (next, epoch)
+            }
+            Some((to, epoch)) if to == next => {
+                walk.next.remove(0);
+                (to, epoch)
+            }
+            // The device moves as a whole.
+            Some((to, epoch)) if is_device(&to) && !is_device(&next) => (to, epoch),
+            // Nobody has logged in: the other names of the device join the person who has this one.
+            Some((to, _)) if !is_device(&to) && walk.next.iter().all(|next| is_device(next)) => {
+                walk.next.push(to);
+                message.to = walk.next.remove(0);
+                message.what = What::Walk(walk);
+                queue.push_back(message);
+                return;
+            }
+            // Whoever logged in last has it; what it did stays where it was.
+            Some((old, old_epoch)) => {
+                let epoch = self.aliases.set(client, &message.to, &next, at.0);
+                queue.push_back(Message::new(
+                    &message.client,
+                    &old,
+                    What::Left { address: message.to.clone(), epoch: old_epoch },
+                ));
+                walk.joined.push(Joined { child: message.to.clone(), epoch, moved: None });
+                walk.next.remove(0);
+                (next, epoch)
+            }
+        };
+        let child = std::mem::replace(&mut message.to, to);
+        message.trail.push((child.clone(), epoch));
+        let client = message.client.clone();
+        let to = message.to.clone();
+        message.what = What::Walk(walk);
+        queue.push_back(message);
+        for attributes in chunks(more) {
+            let what = What::More { child: child.clone(), attributes };
+            queue.push_back(Message::new(&client, &to, what));
+        }
+    }
+
+    /// Takes the profile that lives at an address out of this partition.
+    fn take(&mut self, at: LogTime, client: u32, address: &str, to: &str) -> Option<Moved> {
+        let moved = self.draft(client, address, at).map(|draft| Moved::of(&draft, &self.names));
+        let bytes = address.as_bytes();
+        self.remove(key_hash(client, bytes), client, bytes);
+        if moved.is_some() {
+            self.touch(client, address, Touch::Moved { to: to.into() });
+        }
+        moved
+    }
+
+    fn take_in(&mut self, at: LogTime, client: u32, message: &Message, joined: &Joined, queue: &mut VecDeque<Message>) {
+        let (code, home) = (&*message.client, &*message.to);
+        let under = under(&message.trail, &joined.child);
+        let held = self.copy(client, home, at);
+        let begin = || held.as_ref().map_or_else(|| Draft::created(at.0), |packed| packed.head().draft());
+        let mut draft = begin();
+        moved::take_in(&mut draft, &mut self.names, joined, under, at.0);
+        let mut without = None;
+        if joined.moved.is_some() && self.packed_bytes(client, home, &draft) > limits::LINKED_PROFILE_BYTES {
+            let moved = joined.moved.clone().map(|moved| Moved { attributes: Vec::new(), ..moved });
+            without = Some(Joined { moved, ..joined.clone() });
+        }
+        if let Some(without) = &without {
+            draft = begin();
+            moved::take_in(&mut draft, &mut self.names, without, under, at.0);
+        }
+        if let Some((address, epoch, left)) = moved::let_go(&mut draft)
+            && !left
+        {
+            queue.push_back(Message::new(code, &address, What::Drop { epoch }));
+        }
+        self.put(at, client, home, &draft);
+        self.touch(client, home, Touch::Joined { address: joined.child.clone() });
+    }
+
+    fn packed_bytes(&mut self, client: u32, home: &str, draft: &Draft<'_>) -> usize {
+        draft.pack(client, home.as_bytes(), &mut self.scratch);
+        self.scratch.len()
+    }
+
+    /// Applies the event of a walk to the profile that lives where it arrived.
+    fn arrive(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        message: &Message,
+        walk: &Walk,
+        queue: &mut VecDeque<Message>,
+    ) -> Outcome {
+        let home = &*message.to;
+        let via = (*walk.via != *home).then(|| {
+            let epoch = message.trail.iter().find(|(address, _)| *address == walk.via).map(|(_, epoch)| *epoch);
+            Via { address: &walk.via, under: under(&message.trail, &walk.via), epoch }
+        });
+        match Event::decode(&walk.event) {
+            Ok(Event::Visit(event)) => Outcome::Visit(match &walk.duplicate {
+                Some(first) => VisitOutcome::duplicate(first.clone()),
+                None => self.visit_here(at, client, home, &event, Some(walk.time), via),
+            }),
+            Ok(Event::Update(event)) => Outcome::Update(match &walk.duplicate {
+                Some(_) => UpdateOutcome::Duplicate,
+                None => self.update_here(at, client, home, &event, Some(walk.time), via),
+            }),
+            Ok(Event::BatchRows(event)) => {
+                self.rows_here(at, client, home, &event, via);
+                Outcome::Applied
+            }
+            Ok(Event::Erase(_)) => Outcome::Erase { found: self.erase_with(at, client, home, &message.client, queue) },
+            // A profile alone, that was on its way back and found its address linked again.
+            _ => Outcome::Applied,
+        }
+    }
+
+    /// Erases the profile that lives at `home`, and the aliases that lead to it.
+    pub(super) fn erase_here(&mut self, at: LogTime, client: u32, home: &str) -> bool {
+        let Some(code) = self.clients.get(client).map(|client| client.code.clone()) else { return false };
+        let mut queue = VecDeque::new();
+        let found = self.erase_with(at, client, home, &code, &mut queue);
+        for message in queue {
+            self.run(at, message);
+        }
+        found
+    }
+
+    fn erase_with(&mut self, at: LogTime, client: u32, home: &str, code: &str, queue: &mut VecDeque<Message>) -> bool {
+        let Some(draft) = self.draft(client, home, at) else {
+            self.remove(key_hash(client, home.as_bytes()), client, home.as_bytes());
+            return false;
+        };
+        for (_, part) in draft.parts.iter().enumerate().skip(1).filter(|(at, _)| draft.is_here(*at)) {
+            let address = std::str::from_utf8(part.address).unwrap_or_default();
+            queue.push_back(Message::new(code, address, What::Drop { epoch: part.epoch }));
+        }
+        self.remove(key_hash(client, home.as_bytes()), client, home.as_bytes());
+        self.touch(client, home, Touch::Erased);
+        true
+    }
+
+    fn left(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        message: &Message,
+        address: &str,
+        epoch: u64,
+        queue: &mut VecDeque<Message>,
+    ) {
+        let Some(packed) = self.copy(client, &message.to, at) else { return };
+        let mut draft = packed.head().draft();
+        let along = moved::leave(&mut draft, address, epoch, at.0);
+        self.put(at, client, &message.to, &draft);
+        self.touch(client, &message.to, Touch::Left { address: address.into() });
+        for (held, under, epoch) in along {
+            let what = What::Held { address: held, under, epoch };
+            queue.push_back(Message::new(&message.client, address, what));
+        }
+    }
+
+    /// Remembers an address that is linked through one that came here, or whose profile is on its way back.
+    fn hold(&mut self, at: LogTime, client: u32, message: &Message, (address, under, epoch): (&str, &str, u64)) {
+        let home = &*message.to;
+        let held = self.copy(client, home, at);
+        if held.is_none() && self.aliases.get(client, home).is_none() {
+            return;
+        }
+        let mut draft = held.as_ref().map_or_else(|| Draft::created(at.0), |packed| packed.head().draft());
+        moved::part(&mut draft, address, if under == home { "" } else { under }, epoch, at.0);
+        self.put(at, client, home, &draft);
+    }
+
+    fn take_out(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        mut message: Message,
+        address: &str,
+        epoch: u64,
+        queue: &mut VecDeque<Message>,
+    ) {
+        let home = message.to.clone();
+        let mut moved = None;
+        if self.holds(client, &home, address, Some(epoch), at)
+            && let Some(packed) = self.copy(client, &home, at)
+        {
+            let mut draft = packed.head().draft();
+            moved = moved::take_out(&mut draft, &self.names, address);
+            draft.modified_at = at.0;
+            self.put(at, client, &home, &draft);
+            self.touch(client, &home, Touch::TakenOut { address: address.into() });
+        }
+        let more = moved.as_mut().map_or(Vec::new(), |moved| moved.split_off(limits::MESSAGE_ATTRIBUTE_BYTES));
+        message.to = address.into();
+        message.what = What::GiveBack(moved);
+        let code = message.client.clone();
+        queue.push_back(message);
+        for attributes in chunks(more) {
+            let what = What::More { child: address.into(), attributes };
+            queue.push_back(Message::new(&code, address, what));
+        }
+    }
+
+    fn give_back(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        message: Message,
+        moved: Option<Moved>,
+        queue: &mut VecDeque<Message>,
+    ) {
+        let found = moved.is_some();
+        let alias = self.aliases.get(client, &message.to);
+        match alias.map(|alias| (alias.target().map(Box::<str>::from), alias.epoch)) {
+            // Linked again in the meantime: it goes on to where the address is by now.
+            Some((Some(to), epoch)) => {
+                let walk = Walk {
+                    next: Vec::new(),
+                    goal: message.to.clone(),
+                    via: message.to.clone(),
+                    time: at.0,
+                    drop: 0,
+                    joined: vec![Joined { child: message.to.clone(), epoch, moved }],
+                    event: Vec::new(),
+                    duplicate: None,
+                };
+                queue.push_back(Message {
+                    client: message.client.clone(),
+                    to,
+                    saga: None,
+                    trail: vec![(message.to.clone(), epoch)],
+                    steps: message.steps,
+                    what: What::Walk(walk),
+                });
+            }
+            state => {
+                if let Some((None, epoch)) = state {
+                    self.aliases.remove(client, &message.to, epoch);
+                }
+                if let Some(moved) = moved {
+                    let held = self.copy(client, &message.to, at);
+                    let mut draft =
+                        held.as_ref().map_or_else(|| Draft::created(moved.created_at), |packed| packed.head().draft());
+                    moved::take_back(&mut draft, &mut self.names, &moved, at.0);
+                    self.put(at, client, &message.to, &draft);
+                    self.touch(client, &message.to, Touch::GivenBack);
+                }
+            }
+        }
+        self.complete(message, Outcome::Unlink { found });
+    }
+
+    fn more(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        mut message: Message,
+        child: Box<str>,
+        attributes: Vec<(Box<str>, MovedAttribute)>,
+        queue: &mut VecDeque<Message>,
+    ) {
+        let is_home = *message.to == *child;
+        if !is_home && !self.holds(client, &message.to, &child, None, at) {
+            if message.steps < limits::WALK_STEPS {
+                message.to.clone_from(&child);
+                message.what = What::More { child, attributes };
+                queue.push_back(message);
+            }
+            return;
+        }
+        let Some(packed) = self.copy(client, &message.to, at) else { return };
+        let mut draft = packed.head().draft();
+        moved::take_more(&mut draft, &mut self.names, if is_home { "" } else { &child }, &attributes);
+        if self.packed_bytes(client, &message.to, &draft) <= limits::LINKED_PROFILE_BYTES {
+            self.put(at, client, &message.to, &draft);
+            self.touch(client, &message.to, Touch::More { address: child });
+        }
+    }
+
+    /// Writes a profile whole.
+    fn put(&mut self, at: LogTime, client: u32, home: &str, draft: &Draft<'_>) {
+        let address = home.as_bytes();
+        draft.pack(client, address, &mut self.scratch);
+        let hash = key_hash(client, address);
+        let Self { profiles, scratch, bytes, changed, .. } = self;
+        let entry = profiles.entry(hash, |packed| packed.is(client, address), Packed::hash);
+        store(entry, scratch, hash, bytes, changed);
+        if let Some(client) = self.clients.get(client) {
+            self.none_ends_before = self.none_ends_before.min(client.ends_at(draft.active_at.max(at.0)));
+        }
+    }
+}
+
+/// The address through which one of a trail is linked to its end; empty = to the end itself.
+fn under<'t>(trail: &'t [(Box<str>, u64)], address: &str) -> &'t str {
+    let place = trail.iter().position(|(passed, _)| **passed == *address);
+    place.and_then(|place| trail.get(place + 1)).map_or("", |(above, _)| above)
+}
+
+/// Attributes in messages of a size that the log takes.
+fn chunks(attributes: Vec<(Box<str>, MovedAttribute)>) -> Vec<Vec<(Box<str>, MovedAttribute)>> {
+    let mut all: Vec<Vec<_>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for (address, attribute) in attributes {
+        let size = address.len() + attribute.bytes();
+        if bytes.saturating_add(size) > limits::MESSAGE_ATTRIBUTE_BYTES {
+            all.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(last) = all.last_mut() {
+            last.push((address, attribute));
+        }
+    }
+    all
+}
