@@ -146,7 +146,7 @@ fn of_delivery() -> Event<'static> {
 }
 
 /// A message to `tp:crm-17` that drops an alias: what a message says is tested where it is defined.
-const MESSAGE: &[u8] = b"\x96\xa4demo\xa9tp:crm-17\xc0\x90\x00\x81\xa4Drop\x91\x07";
+const MESSAGE: &[u8] = b"\x97\xa4demo\xa9tp:crm-17\xc0\x90\x00\x00\x81\xa4Drop\x91\x07";
 
 /// How version 1 reads today: it had no routes, and nothing between partitions.
 fn version_1() -> Vec<(&'static str, Event<'static>)> {

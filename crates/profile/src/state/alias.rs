@@ -1,12 +1,17 @@
 //! Aliases: addresses of this partition whose profile lives elsewhere (ADR 8).
 //!
+//! An alias remembers the addresses that point to it, as a home does in its parts: so whatever comes along can be told from
+//! what points to an address that had ended and begun anew.
+//!
 //! ```text
-//! stored    epoch (varint) · set at (varint, ms since 1970) · the address it points to (text to the end)
+//! stored    epoch (varint) · set at (varint, ms since 1970) · the address it points to (length, text) ·
+//!           count (varint) of those that point here, each: address (length, text), epoch (varint)
 //! ```
 //! An empty text stands for an address whose profile is on its way back: it is a home, but must not be read yet.
 
 use hashbrown::HashTable;
 
+use crate::limits;
 use crate::packed::key_hash;
 use crate::varint::{self, Reader};
 
@@ -21,6 +26,8 @@ pub(crate) struct Alias {
     pub(crate) epoch: u64,
     /// When it was set, log time in ms since 1970.
     pub(crate) at: u64,
+    /// Addresses that point here, with the epochs of their aliases.
+    pub(crate) held: Vec<(Box<str>, u64)>,
 }
 
 impl Alias {
@@ -33,6 +40,11 @@ impl Alias {
         (!self.to.is_empty()).then_some(&*self.to)
     }
 
+    /// Whether another address points here by an alias of this epoch.
+    pub(crate) fn holds(&self, other: &str, epoch: u64) -> bool {
+        self.held.iter().any(|(held, of)| **held == *other && *of == epoch)
+    }
+
     pub(crate) fn key(&self) -> (u32, &str) {
         (self.client, &self.address)
     }
@@ -41,7 +53,12 @@ impl Alias {
         let mut out = Vec::with_capacity(16 + self.to.len());
         varint::put(&mut out, self.epoch);
         varint::put(&mut out, self.at);
-        out.extend_from_slice(self.to.as_bytes());
+        varint::put_bytes(&mut out, self.to.as_bytes());
+        varint::put(&mut out, self.held.len() as u64);
+        for (address, epoch) in &self.held {
+            varint::put_bytes(&mut out, address.as_bytes());
+            varint::put(&mut out, *epoch);
+        }
         out
     }
 }
@@ -66,13 +83,37 @@ impl Aliases {
         self.all.find(hash, |alias| alias.client == client && &*alias.address == address)
     }
 
-    /// Points `address` to `to` (empty: see [`Alias`]); returns the epoch.
+    /// Points `address` to `to` (empty: see [`Alias`]); returns the epoch. What pointed to it goes on to do so.
     pub(crate) fn set(&mut self, client: u32, address: &str, to: &str, at: u64) -> u64 {
         self.epoch += 1;
-        let alias = Alias { client, address: address.into(), to: to.into(), epoch: self.epoch, at };
+        let held = self.find_mut(client, address).map_or(Vec::new(), |alias| std::mem::take(&mut alias.held));
+        let alias = Alias { client, address: address.into(), to: to.into(), epoch: self.epoch, at, held };
         self.insert(alias);
         self.changed.push((client, address.into()));
         self.epoch
+    }
+
+    fn find_mut(&mut self, client: u32, address: &str) -> Option<&mut Alias> {
+        let hash = key_hash(client, address.as_bytes());
+        self.all.find_mut(hash, |alias| alias.client == client && &*alias.address == address)
+    }
+
+    /// Remembers that another address points to this one. Past the limit the first that came is forgotten.
+    pub(crate) fn hold(&mut self, client: u32, address: &str, other: &str, epoch: u64) {
+        let Some(alias) = self.find_mut(client, address) else { return };
+        alias.held.retain(|(held, _)| **held != *other);
+        alias.held.push((other.into(), epoch));
+        if alias.held.len() > limits::LINKED_ADDRESSES {
+            alias.held.remove(0);
+        }
+        self.changed.push((client, address.into()));
+    }
+
+    /// Forgets that another address points to this one, unless it does by a later alias.
+    pub(crate) fn let_go(&mut self, client: u32, address: &str, other: &str, epoch: u64) {
+        let Some(alias) = self.find_mut(client, address) else { return };
+        alias.held.retain(|(held, of)| **held != *other || *of > epoch);
+        self.changed.push((client, address.into()));
     }
 
     fn insert(&mut self, alias: Alias) {
@@ -126,12 +167,18 @@ impl Aliases {
     /// Takes one from a checkpoint.
     pub(crate) fn restore(&mut self, client: u32, address: &str, bytes: &[u8]) -> bool {
         let mut from = Reader::new(bytes);
-        let (epoch, at) = (from.varint(), from.varint());
-        let Ok(to) = std::str::from_utf8(from.rest()) else { return false };
-        if from.is_bad() {
+        let (epoch, at, to) = (from.varint(), from.varint(), from.text().into());
+        let mut held = Vec::new();
+        for _ in 0..from.varint() {
+            held.push((from.text().into(), from.varint()));
+            if from.is_bad() {
+                return false;
+            }
+        }
+        if !from.is_empty() || from.is_bad() {
             return false;
         }
-        self.insert(Alias { client, address: address.into(), to: to.into(), epoch, at });
+        self.insert(Alias { client, address: address.into(), to, epoch, at, held });
         true
     }
 }

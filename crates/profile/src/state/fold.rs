@@ -221,10 +221,9 @@ impl PartitionState {
         let client = self.clients.intern(event.client);
         let walk = |address: &str, duplicate: bool| Walk {
             next: Vec::new(),
-            goal: address.into(),
+            named: vec![address.into()],
             via: address.into(),
             time: event_time(at, event.occurred_at),
-            drop: 0,
             joined: Vec::new(),
             event: encoded(&Event::Update(event.clone())),
             duplicate: duplicate.then(Box::default),
@@ -284,10 +283,9 @@ impl PartitionState {
         }
         let walk = Walk {
             next: Vec::new(),
-            goal: event.address.into(),
+            named: vec![event.address.into()],
             via: event.address.into(),
             time: at.0,
-            drop: 0,
             joined: Vec::new(),
             event: encoded(&Event::Erase(event.clone())),
             duplicate: None,
@@ -325,10 +323,9 @@ impl PartitionState {
             let one = BatchRows { rows: vec![row.clone()], ..event.clone() };
             let walk = Walk {
                 next: Vec::new(),
-                goal: address.as_str().into(),
+                named: vec![address.as_str().into()],
                 via: address.as_str().into(),
                 time: event.occurred_at.min(at.0),
-                drop: 0,
                 joined: Vec::new(),
                 event: encoded(&Event::BatchRows(one)),
                 duplicate: None,
@@ -492,11 +489,10 @@ fn walk(at: LogTime, event: &Visit<'_>, from: &str, duplicate: Option<Box<str>>)
     let links = event.route != Route::Plain && duplicate.is_none();
     let next: Vec<Box<str>> = if links { event.other_ids.iter().map(|&id| id.into()).collect() } else { Vec::new() };
     Walk {
-        goal: next.last().cloned().unwrap_or_else(|| from.into()),
+        named: std::iter::once(from.into()).chain(next.iter().cloned()).collect(),
         next,
         via: from.into(),
         time: event_time(at, event.occurred_at),
-        drop: 0,
         joined: Vec::new(),
         event: encoded(&Event::Visit(event.clone())),
         duplicate,

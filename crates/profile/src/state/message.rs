@@ -24,6 +24,8 @@ pub(crate) struct Message {
     pub(crate) saga: Option<Saga>,
     /// The aliases along which it came, with their epochs; the last one points to `to`.
     pub(crate) trail: Vec<(Box<str>, u64)>,
+    /// Epoch of the alias of `to` that was found to lead nowhere; 0 = none.
+    pub(crate) drop: u64,
     /// Steps so far.
     pub(crate) steps: u8,
     pub(crate) what: What,
@@ -35,8 +37,6 @@ pub(crate) enum What {
     Walk(Walk),
     /// An address that was linked to this one follows another one by now.
     Left { address: Box<str>, epoch: u64 },
-    /// An address that is linked through this one, which has changed its home.
-    Held { address: Box<str>, under: Box<str>, epoch: u64 },
     /// An address is to get its profile back.
     TakeOut { address: Box<str>, epoch: u64 },
     /// Here it is, if there was any.
@@ -52,14 +52,12 @@ pub(crate) enum What {
 pub(crate) struct Walk {
     /// Addresses above, to which this one and then each other is to be linked, lowest first.
     pub(crate) next: Vec<Box<str>>,
-    /// The highest address that the event named: there, and only there, it may create a profile.
-    pub(crate) goal: Box<str>,
+    /// All addresses that the event named, lowest first.
+    pub(crate) named: Vec<Box<str>>,
     /// The lowest address that it named: whose part it is.
     pub(crate) via: Box<str>,
     /// Event time, ms since 1970.
     pub(crate) time: u64,
-    /// Epoch of the alias of this address that was found to lead nowhere; 0 = none.
-    pub(crate) drop: u64,
     /// Profiles taken along, to be taken in at the home.
     pub(crate) joined: Vec<Joined>,
     /// The event as the log has it; empty when it only asks for the profile.
@@ -123,7 +121,7 @@ pub(crate) struct MovedAttribute {
 impl Message {
     /// One that nobody waits for.
     pub(crate) fn new(client: &str, to: &str, what: What) -> Self {
-        Self { client: client.into(), to: to.into(), saga: None, trail: Vec::new(), steps: 0, what }
+        Self { client: client.into(), to: to.into(), saga: None, trail: Vec::new(), drop: 0, steps: 0, what }
     }
 
     pub(crate) fn encode(&self) -> Box<[u8]> {

@@ -331,25 +331,12 @@ fn forget_if_alone(draft: &mut Draft<'_>) {
     draft.attributes = kept;
 }
 
-/// Says that an address follows another profile now, and returns those that are linked through it, with what they are
-/// linked to and their epochs: the other profile is to know them.
-pub(super) fn leave<'a>(
-    draft: &mut Draft<'a>,
-    address: &'a str,
-    epoch: u64,
-    now: u64,
-) -> Vec<(Box<str>, Box<str>, u64)> {
-    // One that is not known yet may still come, by a longer way.
-    let root = part(draft, address, "", epoch, now);
-    if draft.parts[root].epoch > epoch {
-        return Vec::new();
+/// Says that an address follows another profile now.
+pub(super) fn leave(draft: &mut Draft<'_>, address: &str, epoch: u64) {
+    let meant = |part: &&mut Part<'_>| part.address == address.as_bytes() && part.epoch <= epoch;
+    if let Some(part) = draft.parts.iter_mut().skip(1).find(meant) {
+        part.left = true;
     }
-    let goes = below(draft, root);
-    let along = (0..goes.len()).filter(|at| *at != root && goes[*at] && draft.is_here(*at));
-    let along = along.map(|at| &draft.parts[at]).map(|part| (text(part.address), text(part.under), part.epoch));
-    let along = along.collect();
-    draft.parts[root].left = true;
-    along
 }
 
 /// Makes the part of the address that did nothing for longest one with the home's own, when there are too many; returns

@@ -8,7 +8,8 @@
 //! - Aliases point upwards ([`Address::height`]), so a walk ends.
 //! - Whatever concerns an address goes along its aliases, and messages between two partitions keep their order, so nothing
 //!   overtakes the link that it relies on.
-//! - A home that has ended, or does not hold the address by which something came, sends it back; the alias goes.
+//! - Every address knows which others point to it. One that has ended, or does not know the address by which something came,
+//!   sends it back; that alias goes.
 
 use std::collections::VecDeque;
 
@@ -51,17 +52,20 @@ pub enum Lead {
     },
     /// Its profile is on the way here.
     Returning,
+    /// It has ended since the alias by which it was asked for was set.
+    Ended,
 }
 
 impl PartitionState {
-    /// Where an address of this partition leads.
+    /// Where an address of this partition leads; `by` is the address whose alias led here, with its epoch.
     #[must_use]
-    pub fn lead(&self, client: &str, address: Address<'_>) -> Lead {
+    pub fn lead(&self, client: &str, address: Address<'_>, by: Option<(Address<'_>, u64)>) -> Lead {
         let Some(alias) = self.clients.find(client).and_then(|client| self.aliases.get(client, address.as_str()))
         else {
             return Lead::Home;
         };
         match alias.target() {
+            Some(_) if by.is_some_and(|(by, epoch)| !alias.holds(by.as_str(), epoch)) => Lead::Ended,
             Some(to) => Lead::Alias { to: to.into(), epoch: alias.epoch },
             None => Lead::Returning,
         }
@@ -151,8 +155,15 @@ impl PartitionState {
     fn start(&mut self, at: LogTime, client: &str, to: &str, what: What) -> Saga {
         self.sagas += 1;
         let saga = Saga { partition: self.me.0, number: self.sagas };
-        let message =
-            Message { client: client.into(), to: to.into(), saga: Some(saga), trail: Vec::new(), steps: 0, what };
+        let message = Message {
+            client: client.into(),
+            to: to.into(),
+            saga: Some(saga),
+            trail: Vec::new(),
+            drop: 0,
+            steps: 0,
+            what,
+        };
         self.run(at, message);
         saga
     }
@@ -201,6 +212,10 @@ impl PartitionState {
     fn step(&mut self, at: LogTime, mut message: Message, queue: &mut VecDeque<Message>) {
         message.steps = message.steps.saturating_add(1);
         let client = self.clients.intern(&message.client);
+        if message.drop != 0 {
+            self.aliases.remove(client, &message.to, message.drop);
+            message.drop = 0;
+        }
         let what = std::mem::replace(&mut message.what, What::Drop { epoch: 0 });
         match what {
             What::Walk(walk) => self.walk(at, client, message, walk, queue),
@@ -208,18 +223,16 @@ impl PartitionState {
                 self.aliases.remove(client, &message.to, epoch);
             }
             What::GiveBack(moved) => self.give_back(at, client, message, moved, queue),
-            what @ (What::Left { .. } | What::Held { .. } | What::TakeOut { .. } | What::More { .. }) => {
-                if let Some(up) = self.alias_of(client, &message.to).map(Box::from)
-                    && message.steps < limits::WALK_STEPS
-                {
-                    message.to = up;
-                    message.what = what;
-                    queue.push_back(message);
-                    return;
+            what => {
+                if let What::Left { address, epoch } = &what {
+                    self.aliases.let_go(client, &message.to, address, *epoch);
                 }
+                let (message, what) = match self.go_on(at, client, message, what, false, queue) {
+                    None => return,
+                    Some(arrived) => arrived,
+                };
                 match what {
-                    What::Left { address, epoch } => self.left(at, client, &message, &address, epoch, queue),
-                    What::Held { address, under, epoch } => self.hold(at, client, &message, (&address, &under, epoch)),
+                    What::Left { address, epoch } => self.left(at, client, &message, &address, epoch),
                     What::TakeOut { address, epoch } => self.take_out(at, client, message, &address, epoch, queue),
                     What::More { child, attributes } => self.more(at, client, message, child, attributes, queue),
                     What::Walk(_) | What::GiveBack(_) | What::Drop { .. } => {}
@@ -228,43 +241,67 @@ impl PartitionState {
         }
     }
 
-    fn walk(&mut self, at: LogTime, client: u32, mut message: Message, mut walk: Walk, queue: &mut VecDeque<Message>) {
-        if walk.drop != 0 {
-            self.aliases.remove(client, &message.to, walk.drop);
-            walk.drop = 0;
+    /// Sends a message up along the alias of its address, or back when the address does not know the one by which it came
+    /// (unless it `brings` that one); gives back what has arrived.
+    fn go_on(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        mut message: Message,
+        what: What,
+        brings: bool,
+        queue: &mut VecDeque<Message>,
+    ) -> Option<(Message, What)> {
+        if message.steps >= limits::WALK_STEPS {
+            return Some((message, what));
+        }
+        if let Some((below, epoch)) = message.trail.last()
+            && !self.welcomes(at, client, &message.to, below, *epoch, brings)
+        {
+            send_back(message, what, queue);
+            return None;
         }
         let alias = self.aliases.get(client, &message.to);
-        let up = alias.and_then(|alias| Some((Box::<str>::from(alias.target()?), alias.epoch)));
-        if message.steps < limits::WALK_STEPS {
-            if let Some(next) = walk.next.first().cloned() {
-                self.link(at, client, message, walk, next, up, queue);
-                return;
+        let Some((up, epoch)) = alias.and_then(|alias| Some((Box::<str>::from(alias.target()?), alias.epoch))) else {
+            return Some((message, what));
+        };
+        message.trail.push((std::mem::replace(&mut message.to, up), epoch));
+        queue.push_back(Message { what, ..message });
+        None
+    }
+
+    /// Whether an address knows another one that points to it, or is to know it from now on.
+    fn welcomes(&mut self, at: LogTime, client: u32, address: &str, below: &str, epoch: u64, brings: bool) -> bool {
+        match self.aliases.get(client, address) {
+            Some(_) if brings => {
+                self.aliases.hold(client, address, below, epoch);
+                true
             }
-            if let Some((to, epoch)) = up {
-                message.trail.push((std::mem::replace(&mut message.to, to), epoch));
-                message.what = What::Walk(walk);
-                queue.push_back(message);
-                return;
-            }
-            if let Some((below, epoch)) = message.trail.last() {
-                let comes = walk.joined.iter().any(|joined| joined.child == *below);
-                if self.aliases.get(client, &message.to).is_some() {
-                    // What it holds is still on its way back.
-                    self.hold(at, client, &message, (below, "", *epoch));
-                } else if !comes && !self.holds(client, &message.to, below, Some(*epoch), at) {
-                    walk.drop = *epoch;
-                    let ended = std::mem::replace(&mut message.to, below.clone());
-                    if ended == walk.goal {
-                        // It was named, so the link is to be made anew.
-                        walk.next.push(ended);
-                    }
-                    message.trail.pop();
-                    message.what = What::Walk(walk);
-                    queue.push_back(message);
-                    return;
-                }
-            }
+            Some(alias) if alias.holds(below, epoch) => true,
+            Some(alias) if alias.target().is_some() => false,
+            _ => brings || self.holds(client, address, below, Some(epoch), at),
         }
+    }
+
+    fn walk(&mut self, at: LogTime, client: u32, message: Message, walk: Walk, queue: &mut VecDeque<Message>) {
+        let below = message.trail.last();
+        let brings = below.is_some_and(|(below, _)| walk.joined.iter().any(|joined| joined.child == *below));
+        if let Some(next) = walk.next.first().cloned()
+            && message.steps < limits::WALK_STEPS
+        {
+            if let Some((below, epoch)) = below
+                && !self.welcomes(at, client, &message.to, below, *epoch, brings)
+            {
+                send_back(message, What::Walk(walk), queue);
+                return;
+            }
+            let alias = self.aliases.get(client, &message.to);
+            let up = alias.and_then(|alias| Some((Box::<str>::from(alias.target()?), alias.epoch)));
+            self.link(at, client, message, walk, next, up, queue);
+            return;
+        }
+        let arrived = self.go_on(at, client, message, What::Walk(walk), brings, queue);
+        let Some((message, What::Walk(walk))) = arrived else { return };
         for joined in &walk.joined {
             self.take_in(at, client, &message, joined, queue);
         }
@@ -298,9 +335,13 @@ impl PartitionState {
                 for joined in std::mem::take(&mut walk.joined) {
                     self.take_in(at, client, &message, &joined, queue);
                 }
+                let held = self.held(at, client, &message.to);
                 let mut moved = self.take(at, client, &message.to, &next);
                 more = moved.as_mut().map_or(Vec::new(), |m| m.split_off(limits::MESSAGE_ATTRIBUTE_BYTES));
                 let epoch = self.aliases.set(client, &message.to, &next, at.0);
+                for (other, epoch) in held {
+                    self.aliases.hold(client, &message.to, &other, epoch);
+                }
                 walk.joined.push(Joined { child: message.to.clone(), epoch, moved });
                 walk.next.remove(0);
                 (next, epoch)
@@ -342,6 +383,13 @@ impl PartitionState {
             let what = What::More { child: child.clone(), attributes };
             queue.push_back(Message::new(&client, &to, what));
         }
+    }
+
+    /// The addresses that point to a home, with their epochs.
+    fn held(&self, at: LogTime, client: u32, home: &str) -> Vec<(Box<str>, u64)> {
+        let Some(draft) = self.draft(client, home, at) else { return Vec::new() };
+        let direct = draft.parts.iter().skip(1).filter(|part| part.under.is_empty() && !part.left);
+        direct.map(|part| (std::str::from_utf8(part.address).unwrap_or_default().into(), part.epoch)).collect()
     }
 
     /// Takes the profile that lives at an address out of this partition.
@@ -443,36 +491,12 @@ impl PartitionState {
         true
     }
 
-    fn left(
-        &mut self,
-        at: LogTime,
-        client: u32,
-        message: &Message,
-        address: &str,
-        epoch: u64,
-        queue: &mut VecDeque<Message>,
-    ) {
+    fn left(&mut self, at: LogTime, client: u32, message: &Message, address: &str, epoch: u64) {
         let Some(packed) = self.copy(client, &message.to, at) else { return };
         let mut draft = packed.head().draft();
-        let along = moved::leave(&mut draft, address, epoch, at.0);
+        moved::leave(&mut draft, address, epoch);
         self.put(at, client, &message.to, &draft);
         self.touch(client, &message.to, Touch::Left { address: address.into() });
-        for (held, under, epoch) in along {
-            let what = What::Held { address: held, under, epoch };
-            queue.push_back(Message::new(&message.client, address, what));
-        }
-    }
-
-    /// Remembers an address that is linked through one that came here, or whose profile is on its way back.
-    fn hold(&mut self, at: LogTime, client: u32, message: &Message, (address, under, epoch): (&str, &str, u64)) {
-        let home = &*message.to;
-        let held = self.copy(client, home, at);
-        if held.is_none() && self.aliases.get(client, home).is_none() {
-            return;
-        }
-        let mut draft = held.as_ref().map_or_else(|| Draft::created(at.0), |packed| packed.head().draft());
-        moved::part(&mut draft, address, if under == home { "" } else { under }, epoch, at.0);
-        self.put(at, client, home, &draft);
     }
 
     fn take_out(
@@ -521,10 +545,9 @@ impl PartitionState {
             Some((Some(to), epoch)) => {
                 let walk = Walk {
                     next: Vec::new(),
-                    goal: message.to.clone(),
+                    named: vec![message.to.clone()],
                     via: message.to.clone(),
                     time: at.0,
-                    drop: 0,
                     joined: vec![Joined { child: message.to.clone(), epoch, moved }],
                     event: Vec::new(),
                     duplicate: None,
@@ -534,25 +557,40 @@ impl PartitionState {
                     to,
                     saga: None,
                     trail: vec![(message.to.clone(), epoch)],
+                    drop: 0,
                     steps: message.steps,
                     what: What::Walk(walk),
                 });
             }
-            state => {
-                if let Some((None, epoch)) = state {
+            _ => {
+                let held = alias.map_or(Vec::new(), |alias| alias.held.clone());
+                if let Some(epoch) = alias.map(|alias| alias.epoch) {
                     self.aliases.remove(client, &message.to, epoch);
                 }
-                if let Some(moved) = moved {
-                    let held = self.copy(client, &message.to, at);
-                    let mut draft =
-                        held.as_ref().map_or_else(|| Draft::created(moved.created_at), |packed| packed.head().draft());
-                    moved::take_back(&mut draft, &mut self.names, &moved, at.0);
-                    self.put(at, client, &message.to, &draft);
-                    self.touch(client, &message.to, Touch::GivenBack);
-                }
+                self.take_back(at, client, &message.to, moved.as_ref(), &held);
             }
         }
         self.complete(message, Outcome::Unlink { found });
+    }
+
+    /// Makes what was taken out elsewhere the profile of its own address again, with those that point to it.
+    fn take_back(&mut self, at: LogTime, client: u32, home: &str, moved: Option<&Moved>, held: &[(Box<str>, u64)]) {
+        let packed = self.copy(client, home, at);
+        if packed.is_none() && moved.is_none() && held.is_empty() {
+            return;
+        }
+        let created_at = moved.map_or(at.0, |moved| moved.created_at);
+        let mut draft = packed.as_ref().map_or_else(|| Draft::created(created_at), |packed| packed.head().draft());
+        if let Some(moved) = moved {
+            moved::take_back(&mut draft, &mut self.names, moved, at.0);
+        }
+        for (other, epoch) in held {
+            moved::part(&mut draft, other, "", *epoch, at.0);
+        }
+        self.put(at, client, home, &draft);
+        if moved.is_some() {
+            self.touch(client, home, Touch::GivenBack);
+        }
     }
 
     fn more(
@@ -594,6 +632,20 @@ impl PartitionState {
             self.none_ends_before = self.none_ends_before.min(client.ends_at(draft.active_at.max(at.0)));
         }
     }
+}
+
+/// Sends a message back to the address by which it came, whose alias leads nowhere.
+fn send_back(mut message: Message, mut what: What, queue: &mut VecDeque<Message>) {
+    let Some((below, epoch)) = message.trail.pop() else { return };
+    let ended = std::mem::replace(&mut message.to, below);
+    message.drop = epoch;
+    if let What::Walk(walk) = &mut what
+        && walk.named.contains(&ended)
+    {
+        // It was named, so the link is to be made anew.
+        walk.next.insert(0, ended);
+    }
+    queue.push_back(Message { what, ..message });
 }
 
 /// The address through which one of a trail is linked to its end; empty = to the end itself.

@@ -121,9 +121,9 @@ impl World {
 
     fn unlink(&mut self, address: &str) -> Outcome {
         let partition = self.partition(address);
-        let epoch = match self.states[partition].lead("demo", Address::from_canonical(address)) {
+        let epoch = match self.states[partition].lead("demo", Address::from_canonical(address), None) {
             Lead::Alias { epoch, .. } => epoch,
-            Lead::Home | Lead::Returning => 0,
+            Lead::Home | Lead::Returning | Lead::Ended => 0,
         };
         self.apply(partition, &Event::Unlink(Unlink { client: "demo", address, epoch }))
     }
@@ -132,9 +132,10 @@ impl World {
         let (mut at, mut by) = (address.to_owned(), None::<(String, u64)>);
         loop {
             let state = &self.states[self.partition(&at)];
-            match state.lead("demo", Address::from_canonical(&at)) {
+            let from = by.as_ref().map(|(by, epoch)| (Address::from_canonical(by), *epoch));
+            match state.lead("demo", Address::from_canonical(&at), from) {
                 Lead::Alias { to, epoch } => by = Some((std::mem::replace(&mut at, to.into()), epoch)),
-                Lead::Returning => return None,
+                Lead::Returning | Lead::Ended => return None,
                 Lead::Home => {
                     let (home, now) = (Address::from_canonical(&at), LogTime(self.now));
                     let profile = match &by {
