@@ -27,12 +27,12 @@ pub fn event(data: &[u8]) {
     again.encode(&mut twice);
     assert_eq!(encoded, twice);
 
-    let mut state = PartitionState::new();
+    let mut state = PartitionState::default();
     for at in [1_000, 2_000, 86_400_000 * 15] {
         let _ = state.apply(LogTime(at), &event);
     }
     let now = LogTime(86_400_000 * 15);
-    let mut restored = PartitionState::new();
+    let mut restored = PartitionState::default();
     for (key, value) in state.take_changes().puts {
         restored.restore(&key, &value).expect("what was checkpointed restores");
     }

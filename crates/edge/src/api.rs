@@ -9,8 +9,10 @@ mod identity;
 pub(crate) mod ids;
 mod native;
 pub(crate) mod openapi;
+mod route;
 #[cfg(test)]
 mod tests;
+mod unlink;
 mod update;
 mod visit;
 pub(crate) mod visits;
@@ -92,6 +94,7 @@ pub(crate) fn router<L: EventLog>(app: Arc<App<L>>) -> (Router, Vec<RouteAccess>
         .get("/v1/{client}/profiles/{kind}/{id}/export", READ, history::export)
         .patch("/v1/{client}/profiles/{kind}/{id}", WRITE, native::patch)
         .delete("/v1/{client}/profiles/{kind}/{id}", WRITE, native::delete)
+        .post("/v1/{client}/profiles/{kind}/{id}/unlink", WRITE, unlink::post)
         .get("/rest/v1/profiles/{id}", READ, fetch::by_tnt_id)
         .get("/rest/v1/profiles/thirdPartyId/{id}", READ, fetch::by_third_party_id)
         .get("/rest/v1/profiles/marketingCloudVisitorId/{id}", READ, fetch::by_ecid)

@@ -8,6 +8,8 @@ mod apply;
 mod call;
 mod checkpoint;
 mod cores;
+mod courier;
+mod find;
 mod load;
 mod restore;
 mod snapshots;
@@ -17,7 +19,7 @@ mod upkeep;
 
 use std::fmt;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -45,6 +47,7 @@ pub(crate) use apply::describe;
 
 use call::EventTicket;
 use checkpoint::Checkpoint;
+use courier::Courier;
 
 /// Frames that a replica may be behind and still count as caught up. Ours: a busy log is always a few ahead.
 pub(crate) const READY_LAG_FRAMES: u64 = 1000;
@@ -163,7 +166,7 @@ impl fmt::Display for Halt {
 }
 
 /// The state of a partition with its place in the log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Folded {
     fold: PartitionState,
     lineage: Lineage,
@@ -173,7 +176,21 @@ struct Folded {
     history: history::Pending,
 }
 
-#[derive(Debug, Default)]
+impl Folded {
+    /// Before the first frame.
+    fn new(partition: Partition, count: PartitionCount) -> Self {
+        let fold = PartitionState::new(partition, count);
+        Self {
+            fold,
+            lineage: Lineage::default(),
+            position: Position::START,
+            at: LogTime::default(),
+            history: history::Pending::default(),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Slot {
     state: RwLock<Folded>,
     halted: OnceLock<Halt>,
@@ -181,9 +198,17 @@ struct Slot {
     saved: AtomicU64,
     /// Up to where the snapshots that are needed have it; 0 while nobody knows.
     floor: AtomicU64,
+    /// How many aliases `state` has: most calls need not look whether their address has one.
+    aliases: AtomicUsize,
 }
 
 impl Slot {
+    fn new(folded: Folded) -> Self {
+        let aliases = AtomicUsize::new(folded.fold.links().aliases);
+        let (saved, floor) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { state: RwLock::new(folded), halted: OnceLock::new(), saved, floor, aliases }
+    }
+
     fn saved(&self) -> Position {
         Position(self.saved.load(Ordering::Acquire))
     }
@@ -199,6 +224,8 @@ struct Inner<L: EventLog> {
     checkpoint_wanted: Notify,
     /// To whoever takes snapshots.
     snapshots: Option<mpsc::Sender<snapshots::Request>>,
+    /// What carries messages between partitions, and those who wait for the end of a walk.
+    courier: Courier,
     /// Turns true when the replica closes.
     closing: watch::Sender<bool>,
     checkpoint_failing: AtomicBool,
@@ -293,7 +320,7 @@ impl<L: EventLog> Replica<L> {
             folded.history = history::Pending::with_gaps(checkpoint.gaps(partition, folded.position, folded.at)?);
         }
         let appender = Appender::start(Arc::clone(&log), AppenderOptions::default())?;
-        let slots = folded.into_iter().map(|state| Slot { state: RwLock::new(state), ..Slot::default() });
+        let slots = folded.into_iter().map(Slot::new);
         let (ask_snapshots, asked) = mpsc::channel(snapshots::REQUESTS);
         let inner = Arc::new(Inner {
             slots: slots.collect(),
@@ -301,6 +328,7 @@ impl<L: EventLog> Replica<L> {
             applied: Notify::new(),
             checkpoint_wanted: Notify::new(),
             snapshots: config.snapshots.is_some().then_some(ask_snapshots),
+            courier: Courier::default(),
             closing: watch::Sender::new(false),
             checkpoint_failing: AtomicBool::new(false),
             checkpoint: checkpoint.clone(),
@@ -323,6 +351,9 @@ impl<L: EventLog> Replica<L> {
             let taker = snapshots::Taker::new(Arc::clone(&replica.inner), checkpoint, config, asked);
             replica.spawn("replica-snapshots".into(), move || taker.run())?;
         }
+        let inner = Arc::clone(&replica.inner);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
+        replica.spawn("courier".into(), move || courier::run(&inner, &runtime))?;
         Ok(replica)
     }
 

@@ -28,6 +28,10 @@ use crate::status;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long an attempt waits for rows that go on to another partition, and how often it looks.
+const ARRIVAL: Duration = Duration::from_secs(10);
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LONGEST_LOOK: Duration = Duration::from_millis(200);
 /// How long attempts go on without a single row of progress. Ours: past it the batch reads as stuck, and the same
 /// upload with its key resumes it.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
@@ -116,6 +120,8 @@ enum AttemptError {
     Ledger(#[from] LedgerError),
     #[error("rows did not follow what their partition had seen")]
     DoesNotFollow,
+    #[error("some rows are for linked addresses and are still on their way to their profiles")]
+    OnTheWay,
     #[error("the spool cannot be read: {0}")]
     Spool(std::io::Error),
     #[error("the log does not take an event of a file: {0}")]
@@ -204,8 +210,26 @@ impl<L: Ledger> Submission<L> {
             return Ok(());
         }
         self.rows().await?;
+        self.arrive().await?;
         self.meter().await;
         self.close().await
+    }
+
+    /// Waits until every row has been counted where its profile lives: one for a linked address goes on from the partition
+    /// that it was appended to.
+    async fn arrive(&self) -> Result<(), AttemptError> {
+        let (since, mut pause) = (Instant::now(), FIRST_LOOK);
+        loop {
+            let parts = self.ledger.parts(self.client.as_str(), &self.head.batch).await?;
+            if status::sum(&parts).consumed() >= u64::from(self.head.rows_to_apply) {
+                return Ok(());
+            }
+            if since.elapsed() > ARRIVAL {
+                return Err(AttemptError::OnTheWay);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
     }
 
     async fn is_closed(&self) -> Result<bool, LedgerError> {
@@ -222,7 +246,10 @@ impl<L: Ledger> Submission<L> {
         let event = BatchClosed { client, batch: &self.head.batch, updated, created, not_found, failed };
         let event = Event::BatchClosed(event);
         self.ledger.append(self.head_partition, &event).await?;
-        let has_rows = |partition: &Partition| parts[partition.index()].high_line > 0;
+        let has_rows = |partition: &Partition| {
+            let part = &parts[partition.index()];
+            part.high_line > 0 || part.consumed() > 0
+        };
         let others = self.ledger.partitions().iter().filter(|partition| *partition != self.head_partition);
         let others: Vec<_> = others.filter(has_rows).collect();
         for some in others.chunks(bounds::EVENTS_IN_FLIGHT) {

@@ -324,6 +324,12 @@ pub fn without_hint(tnt_id: &str) -> &str {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressBuf(String);
 
+impl From<Address<'_>> for AddressBuf {
+    fn from(address: Address<'_>) -> Self {
+        Self(address.as_str().to_owned())
+    }
+}
+
 impl AddressBuf {
     /// `tnt:ID`, without a location hint ([`without_hint`]).
     ///

@@ -87,6 +87,13 @@ pub struct Stats {
     pub batches: usize,
     /// Attribute and category names interned.
     pub names: usize,
+    /// What links addresses.
+    pub links: Links,
+}
+
+/// What a partition holds of links between addresses (ADR 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Links {
     /// Addresses whose profile lives at another one.
     pub aliases: usize,
     /// Messages that wait to be carried to other partitions.
@@ -190,9 +197,14 @@ impl PartitionState {
             event_ids: self.event_ids.len(),
             batches: self.batches.len(),
             names: self.names.len(),
-            aliases: self.aliases.len(),
-            outbox: self.outbox.waiting(),
+            links: self.links(),
         }
+    }
+
+    /// How many aliases and waiting messages it holds.
+    #[must_use]
+    pub fn links(&self) -> Links {
+        Links { aliases: self.aliases.len(), outbox: self.outbox.waiting() }
     }
 
     /// Profiles that the last event changed, in the order of the changes.

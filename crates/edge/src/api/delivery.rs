@@ -207,7 +207,7 @@ async fn send<L: EventLog>(
 ) -> Result<Sent, Failed> {
     let placed = place(app, &client.code, visit, app.replica.now().0)?;
     let mut call = app.replica.start_call(1);
-    with_event(&client.code, visit, &placed, None, |event| call.add(placed.partition, event, render));
+    with_event(&client.code, visit, &placed, None, |event| call.add(placed.way.partition, event, render));
     let answer = call.wait().await.pop();
     let lost = || Failed::Later(Refusal::new(503, "the visit was not answered"));
     let answer = answer.ok_or_else(lost)?.map_err(|error| Failed::Later(error.into()))?;

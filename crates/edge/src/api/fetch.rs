@@ -20,7 +20,7 @@ type Id = Result<Path<String>, PathRejection>;
 #[utoipa::path(get, path = "/rest/v1/profiles/{id}", tag = "compatible", params(("client" = String, Query, description = "Client (tenant) code"), ("id" = String, Path, description = "The tntId")),
     responses((status = 200, description = "The profile"), (status = 404, description = "None, or no such client")))]
 pub(super) async fn by_tnt_id<L: EventLog>(State(app): State<Arc<App<L>>>, id: Id, query: RawQuery) -> Response {
-    answer(&app, Kind::Tnt, id, query)
+    answer(&app, Kind::Tnt, id, query).await
 }
 
 /// A profile by thirdPartyId, in the compatible shape.
@@ -31,35 +31,34 @@ pub(super) async fn by_third_party_id<L: EventLog>(
     id: Id,
     query: RawQuery,
 ) -> Response {
-    answer(&app, Kind::ThirdParty, id, query)
+    answer(&app, Kind::ThirdParty, id, query).await
 }
 
 /// A profile by ECID, in the compatible shape.
 #[utoipa::path(get, path = "/rest/v1/profiles/marketingCloudVisitorId/{id}", tag = "compatible", params(("client" = String, Query, description = "Client (tenant) code"), ("id" = String, Path, description = "The ECID")),
     responses((status = 200, description = "The profile"), (status = 404, description = "None, or no such client")))]
 pub(super) async fn by_ecid<L: EventLog>(State(app): State<Arc<App<L>>>, id: Id, query: RawQuery) -> Response {
-    answer(&app, Kind::Ecid, id, query)
+    answer(&app, Kind::Ecid, id, query).await
 }
 
-fn answer<L: EventLog>(app: &App<L>, kind: Kind<'_>, id: Id, RawQuery(query): RawQuery) -> Response {
+async fn answer<L: EventLog>(app: &App<L>, kind: Kind<'_>, id: Id, RawQuery(query): RawQuery) -> Response {
     app.meters.profile_reads.increment(1);
-    fetch(app, kind, id, query.as_deref()).unwrap_or_else(|refusal| refusal.response(Family::Rest))
+    fetch(app, kind, id, query.as_deref()).await.unwrap_or_else(|refusal| refusal.response(Family::Rest))
 }
 
-fn fetch<L: EventLog>(app: &App<L>, kind: Kind<'_>, id: Id, query: Option<&str>) -> Result<Response, Refusal> {
+async fn fetch<L: EventLog>(app: &App<L>, kind: Kind<'_>, id: Id, query: Option<&str>) -> Result<Response, Refusal> {
     let Path(id) = id.map_err(|_| Refusal::new(400, format!("{} is not URL-encoded UTF-8", kind.field())))?;
     let pairs = query::pairs(query.unwrap_or_default().as_bytes())?;
     let client = query::one(&pairs, "client")?.ok_or_else(|| Refusal::new(400, "the parameter client is missing"))?;
     let client = app.client(client)?;
     let client = &client.code;
     let address = AddressBuf::of(kind, &id)?;
-    let partition = address.as_address().partition(client, app.replica.partitions());
-    let body = app.replica.read(partition, |state, now| {
-        let profile = state.profile(client.as_str(), address.as_address(), now)?;
+    let body = app.replica.profile(client, address.as_address(), |profile| {
         let mut out = Vec::with_capacity(1024);
-        write::compatible(client.as_str(), (kind, &id), &profile, &mut out);
-        Some(out)
-    })?;
+        write::compatible(client.as_str(), (kind, &id), profile, &mut out);
+        out
+    });
+    let body = body.await?;
     let Some(body) = body else {
         let by = match kind {
             Kind::ThirdParty => "third party id",

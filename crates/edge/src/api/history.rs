@@ -45,7 +45,9 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn read<L: EventLog>(app: &App<L>, target: Target) -> Result<Self, Refusal> {
-        let (client, address, partition) = native::resolve(app, target)?;
+        let (client, asked) = native::resolve(app, target)?;
+        let address = app.replica.trace(&client.code, asked.as_address())?.home;
+        let partition = address.as_address().partition(&client.code, app.replica.partitions());
         Ok(Self { client, address, partition })
     }
 

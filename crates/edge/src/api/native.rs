@@ -14,14 +14,14 @@ use cameo_eventlog::EventLog;
 use cameo_profile::event::{Erase, Update};
 use cameo_profile::ids::{self, Invalid, Problem};
 use cameo_profile::state::UpdateOutcome;
-use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition, limits};
+use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, limits};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{Extensions, HeaderValue, StatusCode};
 use serde::Deserialize;
 
 use super::history::{self, Asked};
 use super::visit::{Fields, Object, Text, Time, Value, shorten};
-use super::{App, wording, write};
+use super::{App, route, wording, write};
 use cameo_http::{Family, Refusal, body, query};
 
 /// Bytes of a PATCH: a whole profile (TARGET_API §3: 64 KB) with room for JSON's escapes.
@@ -57,9 +57,9 @@ pub(super) async fn get<L: EventLog>(
         if let Some(time) = query::one(&pairs, "asOf")? {
             return history::as_of(&app, Asked::read(&app, target)?, time).await;
         }
-        let (client, address, partition) = resolve(&app, target)?;
+        let (client, address) = resolve(&app, target)?;
         let client = &client.code;
-        let mut response = profile(&app, client, &address, partition)?;
+        let mut response = profile(&app, client, &address).await?;
         app.tell_age(&mut response);
         Ok(response)
     };
@@ -91,8 +91,11 @@ pub(super) async fn delete<L: EventLog>(State(app): State<Arc<App<L>>>, target: 
     let by = caller(request.extensions());
     body::drain(request.into_body()).await;
     let erased = async {
-        let (client, address, partition) = resolve(&app, target)?;
+        let (client, address) = resolve(&app, target)?;
         let client = &client.code;
+        // One that is on its way is waited for: it must not come back afterwards.
+        app.replica.profile(client, address.as_address(), |_| ()).await?;
+        let partition = address.as_address().partition(client, app.replica.partitions());
         let event = Erase { client: client.as_str(), address: address.as_address().as_str(), by: by.as_deref() };
         match app.replica.submit(partition, &Event::Erase(event)).await? {
             Outcome::Erase { found: true } => Ok(StatusCode::NO_CONTENT),
@@ -109,13 +112,15 @@ pub(super) async fn delete<L: EventLog>(State(app): State<Arc<App<L>>>, target: 
     }
 }
 
-pub(super) fn resolve<L: EventLog>(
-    app: &App<L>,
-    target: Target,
-) -> Result<(Arc<Client>, AddressBuf, Partition), Refusal> {
+pub(super) fn resolve<L: EventLog>(app: &App<L>, target: Target) -> Result<(Arc<Client>, AddressBuf), Refusal> {
     let Path((client, kind, id)) = target.map_err(|_| Refusal::new(400, "the path is not URL-encoded UTF-8"))?;
     let client = app.client(&client)?;
-    let kind = match kind.as_str() {
+    Ok((client, address_of(404, &kind, &id)?))
+}
+
+/// An address by the words that paths have for its kind; `status` is that of a refusal of the kind.
+pub(super) fn address_of(status: u16, kind: &str, id: &str) -> Result<AddressBuf, Refusal> {
+    let kind = match kind {
         "tnt" => Kind::Tnt,
         "tp" => Kind::ThirdParty,
         "ecid" => Kind::Ecid,
@@ -123,13 +128,11 @@ pub(super) fn resolve<L: EventLog>(
             Some(code) => Kind::Customer(code),
             None => {
                 let text = "there are profiles by tnt, tp, ecid and cust:CODE only";
-                return Err(Refusal { field: Some("kind".into()), ..Refusal::new(404, text) });
+                return Err(Refusal { field: Some("kind".into()), ..Refusal::new(status, text) });
             }
         },
     };
-    let address = AddressBuf::of(kind, &id)?;
-    let partition = address.as_address().partition(&client.code, app.replica.partitions());
-    Ok((client, address, partition))
+    Ok(AddressBuf::of(kind, id)?)
 }
 
 pub(super) fn missing(client: &ClientCode, address: &AddressBuf) -> Refusal {
@@ -137,19 +140,17 @@ pub(super) fn missing(client: &ClientCode, address: &AddressBuf) -> Refusal {
     Refusal::new(404, format!("there is no profile of client {client} with {}={}", kind.field(), shorten(id)))
 }
 
-fn profile<L: EventLog>(
+pub(super) async fn profile<L: EventLog>(
     app: &App<L>,
     client: &ClientCode,
     address: &AddressBuf,
-    partition: Partition,
 ) -> Result<Response, Refusal> {
-    let body = app.replica.read(partition, |state, now| {
-        let profile = state.profile(client.as_str(), address.as_address(), now)?;
+    let written = app.replica.profile(client, address.as_address(), |profile| {
         let mut out = Vec::with_capacity(1024);
-        write::native(client.as_str(), &profile, &mut out);
-        Some(out)
-    })?;
-    body.map(reply).ok_or_else(|| missing(client, address))
+        write::native(client.as_str(), profile, &mut out);
+        out
+    });
+    written.await?.map(reply).ok_or_else(|| missing(client, address))
 }
 
 fn reply(body: Vec<u8>) -> Response {
@@ -165,21 +166,25 @@ pub(super) fn caller(extensions: &Extensions) -> Option<Arc<str>> {
 }
 
 async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8], by: Option<&str>) -> Result<Response, Refusal> {
-    let (client, address, partition) = resolve(app, target)?;
+    let (client, address) = resolve(app, target)?;
     let client = &client.code;
     let Object(request): Object<PatchRequest<'_>> =
-        serde_json::from_slice(body).map_err(|error| unread(&error, body))?;
+        serde_json::from_slice(body).map_err(|error| unread::<PatchRequest<'_>>(&error, body))?;
     let (set, unset) = check(&request, app.replica.now().0)?;
+    let event_id = request.event_id.as_ref().map(|Text(id)| &**id);
+    let way = route::choose_one(&app.replica, client, &address, event_id.is_some())?;
     let update = Update {
         client: client.as_str(),
-        address: address.as_address().as_str(),
-        event_id: request.event_id.as_ref().map(|Text(id)| &**id),
+        address: way.at.as_address().as_str(),
+        event_id,
         occurred_at: request.occurred_at.map(|time| time.0),
         set,
         unset,
+        route: way.route,
+        via: way.via(&address),
         by,
     };
-    let answer = app.replica.submit_rendered(partition, &Event::Update(update), Some(write::native)).await?;
+    let answer = app.replica.submit_rendered(way.partition, &Event::Update(update), Some(write::native)).await?;
     match (answer.outcome, answer.profile) {
         (Outcome::Update(UpdateOutcome::TooLarge), _) => {
             let text = "the profile would exceed 64 KB or 1,000 attributes; nothing was changed";
@@ -190,10 +195,10 @@ async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8], by: Opti
     }
 }
 
-/// Why a body is no PATCH; the field is found by decoding once more.
-fn unread(error: &serde_json::Error, body: &[u8]) -> Refusal {
+/// Why a body is not what it should be; the field is found by decoding once more.
+pub(super) fn unread<'de, T: Deserialize<'de>>(error: &serde_json::Error, body: &'de [u8]) -> Refusal {
     let mut again = serde_json::Deserializer::from_slice(body);
-    let stopped = serde_path_to_error::deserialize::<_, Object<PatchRequest<'_>>>(&mut again).err();
+    let stopped = serde_path_to_error::deserialize::<_, Object<T>>(&mut again).err();
     let field = stopped.map(|error| error.path().to_string()).filter(|path| error.is_data() && path != ".");
     let place = (error.line() > 0).then(|| (error.line(), error.column()));
     Refusal { place, ..wording::refusal(&error.to_string(), field, "the body") }

@@ -14,9 +14,9 @@ use cameo_profile::{AddressBuf, Event, Outcome, limits};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
-use super::App;
 use super::native::caller;
 use super::visit::shorten;
+use super::{App, route};
 use cameo_http::query::Pairs;
 use cameo_http::refusal::xml;
 use cameo_http::{Family, Refusal, body, query};
@@ -96,18 +96,20 @@ async fn apply<L: EventLog>(
     pairs.extend(query::pairs(form.trim_ascii_end())?);
     let address = address(&pairs)?;
     let set = attributes(&pairs)?;
-    let address = address.as_address();
+    let event_id = event_id(&pairs)?;
+    let way = route::choose_one(&app.replica, client, &address, event_id.is_some())?;
     let update = Update {
         client: client.as_str(),
-        address: address.as_str(),
-        event_id: event_id(&pairs)?,
+        address: way.at.as_address().as_str(),
+        event_id,
         occurred_at: None,
         set,
         unset: Vec::new(),
+        route: way.route,
+        via: way.via(&address),
         by,
     };
-    let partition = address.partition(client, app.replica.partitions());
-    match app.replica.submit(partition, &Event::Update(update)).await? {
+    match app.replica.submit(way.partition, &Event::Update(update)).await? {
         Outcome::Update(UpdateOutcome::TooLarge) => {
             Err(Refusal::new(413, "the profile would exceed 64 KB or 1,000 attributes; nothing was changed"))
         }

@@ -12,13 +12,13 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::Response;
 use cameo_auth::state::Client;
 use cameo_eventlog::EventLog;
-use cameo_profile::event::{Order, Visit, VisitContext};
-use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition};
+use cameo_profile::event::{Order, Route, Visit, VisitContext};
+use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition, PartitionCount};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 
 use super::visit::{Fields, Text, Value, VisitRequest};
-use super::{App, HEARD_WITHIN, identity, write};
+use super::{App, HEARD_WITHIN, identity, route, write};
 use crate::replica::{Answer, Render, SubmitError};
 use cameo_http::{Family, Refusal, body, query};
 
@@ -47,12 +47,21 @@ enum Way {
 }
 
 /// Where a visit goes.
+#[derive(Clone)]
 pub(super) struct Placed {
-    pub(super) partition: Partition,
-    /// Home first.
+    pub(super) way: route::Way,
+    /// What it named or was given, lowest first.
     pub(super) addresses: Vec<AddressBuf>,
-    /// The home was made up.
+    /// The lowest was made up.
     pub(super) generated: bool,
+}
+
+impl Placed {
+    /// As an event with an event id goes, whatever the visit had.
+    fn entering(&self, client: &ClientCode, count: PartitionCount) -> Self {
+        let way = self.addresses.first().map(|lowest| route::Way::entering(client, lowest, count));
+        Self { way: way.unwrap_or_else(|| self.way.clone()), ..self.clone() }
+    }
 }
 
 /// What became of a visit.
@@ -131,9 +140,9 @@ async fn take<L: EventLog>(
         let added = visit.and_then(|visit| {
             let placed = place(app, client, &visit, now_ms)?;
             identity::check(&app.config.auth, known, &placed.addresses, &visit.signatures())?;
-            let way = way(app, placed.partition);
+            let way = way(app, placed.way.partition);
             if way == Way::Log {
-                with_event(client, &visit, &placed, None, |event| call.add(placed.partition, event, render));
+                with_event(client, &visit, &placed, None, |event| call.add(placed.way.partition, event, render));
             } else {
                 call.skip();
             }
@@ -197,7 +206,7 @@ pub(crate) async fn take_one<L: EventLog>(
         visit.event_id.get_or_insert_with(|| Text(event_id.into()));
         let placed = place(app, &client.code, &visit, app.replica.now().0)?;
         let mut call = app.replica.start_call(1);
-        with_event(&client.code, &visit, &placed, None, |event| call.add(placed.partition, event, None));
+        with_event(&client.code, &visit, &placed, None, |event| call.add(placed.way.partition, event, None));
         Ok(call)
     })();
     let call = begun.map_err(|refusal| {
@@ -225,15 +234,17 @@ pub(super) fn place<L: EventLog>(
     visit: &VisitRequest<'_>,
     now_ms: u64,
 ) -> Result<Placed, Refusal> {
-    let addresses = visit.addresses()?;
+    let mut addresses = visit.addresses()?;
+    addresses.sort_by(|a, b| a.as_address().height().cmp(&b.as_address().height()));
+    addresses.dedup();
     visit.check(now_ms)?;
-    let count = app.replica.partitions();
-    if let Some(home) = addresses.first() {
-        return Ok(Placed { partition: home.as_address().partition(client, count), addresses, generated: false });
+    if let Some(way) = route::choose(&app.replica, client, &addresses, visit.event_id().is_some())? {
+        return Ok(Placed { way, addresses, generated: false });
     }
-    let generated = app.ids.make(client, visit.event_id(), now_ms, count);
+    let generated = app.ids.make(client, visit.event_id(), now_ms, app.replica.partitions());
     let (address, partition) = generated.ok_or_else(|| Refusal::new(503, "the system has no randomness for an id"))?;
-    Ok(Placed { partition, addresses: vec![address], generated: true })
+    let way = route::Way { partition, route: Route::Enter, at: address.clone() };
+    Ok(Placed { way, addresses: vec![address], generated: true })
 }
 
 /// Builds the event around what the request holds, and hands it over; `made_up` are event id and time for one that has
@@ -245,18 +256,20 @@ pub(super) fn with_event(
     made_up: Option<(&str, u64)>,
     use_it: impl FnOnce(&Event<'_>),
 ) {
-    let mut addresses = placed.addresses.iter().map(|address| address.as_address().as_str());
+    let others = placed.addresses.iter().skip(1).map(|address| address.as_address().as_str());
     let event = Visit {
         client: client.as_str(),
-        home: addresses.next().unwrap_or_default(),
+        home: placed.way.at.as_address().as_str(),
         generated: placed.generated,
         event_id: visit.event_id().or(made_up.map(|(id, _)| id)),
         occurred_at: visit.occurred_at.map(|time| time.0).or(made_up.map(|(_, now_ms)| now_ms)),
         session_id: visit.session_id(),
         profile: texts(&visit.profile),
         categories: visit.categories(),
-        other_ids: addresses.collect(),
+        other_ids: others.collect(),
         context: context(visit),
+        route: placed.way.route,
+        via: placed.addresses.first().map_or("", |lowest| placed.way.via(lowest)),
         delivery: visit.delivery.as_ref().and_then(|delivery| delivery.data.clone()).map(Box::new),
     };
     use_it(&Event::Visit(event));

@@ -171,7 +171,9 @@ fn fold<L: EventLog>(
         // Delivered again: its effect is in the state, and its place is before the state's.
         return Ok(());
     }
-    let mut tickets = inner.appender.take_tickets(frame.header()).unwrap_or_default().into_iter();
+    let tickets = inner.appender.take_tickets(frame.header());
+    let is_own = tickets.is_some();
+    let mut tickets = tickets.unwrap_or_default().into_iter();
     // A reader knows the times of what it has read; a checkpoint may know a later one.
     let at = stored.at.max(state.at);
     match state.lineage.admit(frame.header(), frame.digest(), at) {
@@ -188,10 +190,26 @@ fn fold<L: EventLog>(
                 touch::each(fold, at, &event, &outcome, &before, |address, what| {
                     history.push(&place, number, event.client(), address, &what);
                 });
-                if let Some(ticket) = tickets.next().flatten() {
-                    let answer = answer(&state.fold, at, &event, outcome, &ticket);
-                    answers.push((ticket, answer));
+                match (tickets.next().flatten(), outcome) {
+                    // Parked under the lock: its end cannot be applied before.
+                    (Some(ticket), Outcome::Forwarded(saga)) => inner.courier.park(saga, ticket),
+                    (Some(ticket), outcome) => {
+                        let answer = answer(&state.fold, at, &event, outcome, &ticket);
+                        answers.push((ticket, answer));
+                    }
+                    (None, _) => {}
                 }
+                for done in state.fold.completed() {
+                    if let Some(ticket) = inner.courier.unpark(done.saga) {
+                        let profile = rendered(&state.fold, at, &done.client, &done.home, &ticket);
+                        answers.push((ticket, Answer { outcome: done.outcome.clone(), profile }));
+                    }
+                }
+            }
+            let stats = state.fold.links();
+            inner.slots[stored.partition.index()].aliases.store(stats.aliases, Ordering::Release);
+            if is_own && stats.outbox > 0 {
+                inner.courier.wake(stored.partition);
             }
         }
         Admit::Seen => tracing::warn!(
@@ -212,26 +230,29 @@ fn fold<L: EventLog>(
 }
 
 fn answer(state: &PartitionState, at: LogTime, event: &Event<'_>, outcome: Outcome, ticket: &EventTicket) -> Answer {
-    let profile = ticket.render.and_then(|render| {
-        let told_again;
-        let address = match (&outcome, event) {
-            (Outcome::Visit(visit), Event::Visit(event)) => match &visit.first_tnt_id {
-                Some(id) => {
-                    told_again = ["tnt:", id].concat();
-                    &told_again
-                }
-                None => event.home,
-            },
-            (_, Event::Update(event)) => event.address,
-            _ => return None,
-        };
-        let client = event.client();
-        let profile = state.profile(client, Address::from_canonical(address), at)?;
-        let mut bytes = Vec::with_capacity(1024);
-        render(client, &profile, &mut bytes);
-        Some(bytes)
-    });
+    let told_again;
+    let home = match (&outcome, event) {
+        (Outcome::Visit(visit), Event::Visit(event)) => match &visit.first_tnt_id {
+            Some(id) => {
+                told_again = ["tnt:", id].concat();
+                &told_again
+            }
+            None => event.home,
+        },
+        (_, Event::Update(event)) => event.address,
+        _ => return Answer { outcome, profile: None },
+    };
+    let profile = rendered(state, at, event.client(), home, ticket);
     Answer { outcome, profile }
+}
+
+/// The profile that lives at `home`, if the ticket asks for it.
+fn rendered(state: &PartitionState, at: LogTime, client: &str, home: &str, ticket: &EventTicket) -> Option<Vec<u8>> {
+    let render = ticket.render?;
+    let profile = state.profile(client, Address::from_canonical(home), at)?;
+    let mut bytes = Vec::with_capacity(1024);
+    render(client, &profile, &mut bytes);
+    Some(bytes)
 }
 
 /// The error that waits at a halted partition.

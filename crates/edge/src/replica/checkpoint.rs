@@ -306,7 +306,8 @@ impl Checkpoint {
         let partition = head.partition;
         let nonsense = |error: &dyn std::error::Error| Damage::Nonsense(super::apply::describe(error));
         let lineage = Lineage::decode(&head.lineage).map_err(|error| nonsense(&error))?;
-        let mut folded = Folded { lineage, position, at: head.at, ..Folded::default() };
+        let fresh = Folded::new(partition, self.0.partitions);
+        let mut folded = Folded { lineage, position, at: head.at, ..fresh };
         let open = self.database()?;
         clear(&open, partition)?;
         let Open { database, pairs, .. } = open;
@@ -440,7 +441,7 @@ fn read<L: EventLog>(dir: &Path, open: &Open, log: &L, partition: Partition) -> 
         return Ok(Found::Behind(position));
     }
     let lineage = Lineage::decode(&mark.lineage).map_err(|error| damaged(error.to_string()))?;
-    let mut folded = Folded { lineage, position, at: LogTime(mark.at_ms), ..Folded::default() };
+    let mut folded = Folded { lineage, position, at: LogTime(mark.at_ms), ..Folded::new(partition, log.partitions()) };
     for pair in pairs.prefix(partition.0.to_be_bytes()) {
         let (found, value) = pair.into_inner().map_err(unreadable)?;
         let rest = found.get(2..).unwrap_or_default();

@@ -68,7 +68,7 @@ pub(super) fn complete<L: EventLog>(
             }
         };
         if position.is_none() && whole(partition) {
-            return Ok((Folded::default(), false));
+            return Ok((Folded::new(partition, log.partitions()), false));
         }
         let (dir, position, first) = (checkpoint.dir().to_owned(), position.unwrap_or_default(), log.first(partition));
         Err(OpenError::from(CheckpointError::BehindLog { dir, partition, position, first, snapshots: why }))

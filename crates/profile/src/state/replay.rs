@@ -46,7 +46,8 @@ impl PartitionState {
         image: Option<&[u8]>,
     ) -> Option<Replay> {
         let number = self.clients.find(client)?;
-        let mut state = Self { clients: self.clients.as_of(settled), names: self.names.clone(), ..Self::new(self.me, self.count) };
+        let mut state =
+            Self { clients: self.clients.as_of(settled), names: self.names.clone(), ..Self::new(self.me, self.count) };
         if let Some(image) = image {
             state.restore(&stored::profile_key(number, address.as_bytes()), image).ok()?;
         }

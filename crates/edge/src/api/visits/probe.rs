@@ -1,9 +1,11 @@
 //! For the fuzz target: a body of visits, read and checked as `post` does, without a log behind it.
 
-use cameo_profile::{ClientCode, Event, Partition};
+use cameo_profile::event::Route;
+use cameo_profile::{Address, ClientCode, Event, Partition};
 use http::HeaderValue;
 
 use super::{Encoding, Placed, decode, with_event};
+use crate::api::route::Way;
 
 /// Reads a body, checks each visit and encodes its event. How many visits are good, or why the body is refused whole.
 ///
@@ -33,7 +35,9 @@ pub fn check_visits(content_type: &'static str, body: &[u8], now_ms: u64) -> Res
             }
         };
         let generated = addresses.is_empty();
-        let placed = Placed { partition: Partition(0), addresses, generated };
+        let at = addresses.first().cloned().unwrap_or_else(|| Address::from_canonical("tnt:made-up").into());
+        let way = Way { partition: Partition(0), route: Route::Enter, at };
+        let placed = Placed { way, addresses, generated };
         with_event(&client, &visit, &placed, None, |event| {
             let mut bytes = Vec::new();
             event.encode(&mut bytes);

@@ -37,10 +37,12 @@ pub(super) async fn fall_back<L: EventLog>(
                 None => continue,
             },
         };
+        // It has an event id from here on, so it goes as those do.
+        let placed = placed.entering(client, app.replica.partitions());
         let mut bytes = Vec::with_capacity(512);
         let with = Some((made_up.as_deref().unwrap_or_default(), now_ms));
-        with_event(client, visit, placed, with, |event| event.encode(&mut bytes));
-        encoded.push((slot, placed.partition, bytes, made_up));
+        with_event(client, visit, &placed, with, |event| event.encode(&mut bytes));
+        encoded.push((slot, placed.way.partition, bytes, made_up));
     }
     let mut became: Vec<_> = answers.into_iter().map(|answer| answer.map(Became::Applied)).collect();
     if encoded.is_empty() {

@@ -304,7 +304,7 @@ fn a_link_ends_with_its_home() {
     world.erase("tnt:d");
     world.settle();
     assert_eq!((world.read("tnt:d"), world.read("tp:p")), (None, None));
-    assert_eq!(world.states.iter().map(|state| state.stats().aliases).sum::<usize>(), 0);
+    assert_eq!(world.states.iter().map(|state| state.links().aliases).sum::<usize>(), 0);
     assert!(matches!(world.update("tnt:d", &[("x", "y")], &[]), Outcome::Update(UpdateOutcome::NotFound)));
 }
 

@@ -1,0 +1,195 @@
+//! Finding the profile that an address leads to (ADR 8): along its aliases to the home, through as many partitions as it
+//! takes, each read by itself.
+
+use std::time::Duration;
+
+use cameo_eventlog::EventLog;
+use cameo_profile::state::Lead;
+use cameo_profile::view::ProfileRef;
+use cameo_profile::{Address, AddressBuf, ClientCode, LogTime, Partition, PartitionState};
+use std::sync::atomic::Ordering;
+use tokio::time::Instant;
+
+use super::{Inner, Replica, SubmitError};
+
+/// Aliases followed at most. Ours: they point upwards through four kinds; customer ids can point to each other.
+const HOPS: usize = 64;
+/// How long a read waits for a profile that is between two partitions. Past it the caller is told to come again.
+const MOVING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where an address leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// The address that its profile lives at, if there is one.
+    pub(crate) home: AddressBuf,
+    /// The address whose alias leads there, with its epoch; nothing when it is the home itself.
+    pub(crate) by: Option<(AddressBuf, u64)>,
+    /// Partitions that were passed, with the one that each alias leads to.
+    ways: Vec<(Partition, Partition)>,
+    end: End,
+}
+
+/// How following the aliases ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Home,
+    Returning,
+    Ended,
+}
+
+impl<L: EventLog> Inner<L> {
+    fn look<R>(
+        &self,
+        partition: Partition,
+        look: impl FnOnce(&PartitionState, LogTime) -> R,
+    ) -> Result<R, SubmitError> {
+        self.check(partition)?;
+        let state = self.slots[partition.index()].state.read();
+        Ok(look(&state.fold, self.log.now()))
+    }
+
+    fn trace(&self, client: &ClientCode, address: Address<'_>) -> Result<Trace, SubmitError> {
+        let count = self.log.partitions();
+        let mut trace = Trace { home: address.into(), by: None, ways: Vec::new(), end: End::Ended };
+        let mut partition = address.partition(client, count);
+        for _ in 0..HOPS {
+            let lead = if self.slots[partition.index()].aliases.load(Ordering::Acquire) == 0 {
+                self.check(partition)?;
+                Lead::Home
+            } else {
+                let by = trace.by.as_ref().map(|(by, epoch)| (by.as_address(), *epoch));
+                self.look(partition, |state, _| state.lead(client.as_str(), trace.home.as_address(), by))?
+            };
+            match lead {
+                Lead::Home => trace.end = End::Home,
+                Lead::Returning => trace.end = End::Returning,
+                Lead::Ended => trace.end = End::Ended,
+                Lead::Alias { to, epoch } => {
+                    let to = AddressBuf::from(Address::from_canonical(&to));
+                    let next = to.as_address().partition(client, count);
+                    trace.ways.push((partition, next));
+                    partition = next;
+                    trace.by = Some((std::mem::replace(&mut trace.home, to), epoch));
+                    continue;
+                }
+            }
+            break;
+        }
+        Ok(trace)
+    }
+
+    fn read_at<R>(
+        &self,
+        client: &ClientCode,
+        trace: &Trace,
+        read: impl FnOnce(&ProfileRef<'_>) -> R,
+    ) -> Result<Option<R>, SubmitError> {
+        if trace.end != End::Home {
+            return Ok(None);
+        }
+        let (home, code) = (trace.home.as_address(), client.as_str());
+        self.look(home.partition(client, self.log.partitions()), |state, now| {
+            let profile = match &trace.by {
+                Some((by, epoch)) => state.profile_by(code, home, by.as_address(), Some(*epoch), now),
+                None => state.profile(code, home, now),
+            };
+            profile.map(|profile| read(&profile))
+        })
+    }
+
+    /// Whether an alias leads to nothing, and nothing is on its way.
+    pub(super) fn has_ended(&self, client: &ClientCode, address: Address<'_>) -> bool {
+        let Ok(trace) = self.trace(client, address) else { return false };
+        let is_still = self.under_way(&trace).is_ok_and(|ways| ways.is_empty());
+        trace.end != End::Returning && is_still && matches!(self.read_at(client, &trace, |_| ()), Ok(None))
+    }
+
+    /// Messages on the ways of a trace that have not arrived: `(from, to, number)`.
+    fn under_way(&self, trace: &Trace) -> Result<Vec<(Partition, Partition, u64)>, SubmitError> {
+        let mut under_way = Vec::new();
+        for &(from, to) in &trace.ways {
+            let last = self.look(from, |state, _| state.destinations().find(|(t, _)| *t == to.0))?;
+            if let Some((_, last)) = last
+                && self.look(to, |state, _| state.heard(from.0))? < last
+            {
+                under_way.push((from, to, last));
+            }
+        }
+        Ok(under_way)
+    }
+}
+
+impl<L: EventLog> Replica<L> {
+    /// Reads the profile that an address leads to; nothing when there is none. Waits for one that is on its way.
+    ///
+    /// # Errors
+    /// When a partition has stopped, or the profile has been on its way for long.
+    pub async fn profile<R>(
+        &self,
+        client: &ClientCode,
+        address: Address<'_>,
+        read: impl FnOnce(&ProfileRef<'_>) -> R,
+    ) -> Result<Option<R>, SubmitError> {
+        let inner = &*self.inner;
+        let deadline = Instant::now() + MOVING_PATIENCE;
+        let mut read = Some(read);
+        loop {
+            let trace = inner.trace(client, address)?;
+            let found = inner.read_at(client, &trace, |profile| read.take().map(|read| read(profile)))?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            let is_returning = trace.end == End::Returning;
+            let under_way = inner.under_way(&trace)?;
+            if !is_returning && under_way.is_empty() {
+                return Ok(None);
+            }
+            // What is under way now may be what was looked for; what comes later is not.
+            let arrived = || -> Result<bool, SubmitError> {
+                for (from, to, number) in &under_way {
+                    if inner.look(*to, |state, _| state.heard(from.0))? < *number {
+                        return Ok(false);
+                    }
+                }
+                Ok(!is_returning || inner.trace(client, address)?.end != End::Returning)
+            };
+            loop {
+                let mut applied = std::pin::pin!(inner.applied.notified());
+                applied.as_mut().enable();
+                if arrived()? {
+                    break;
+                }
+                if tokio::time::timeout_at(deadline, applied).await.is_err() {
+                    let text = "the profile is being moved to another address; try again in a moment";
+                    return Err(SubmitError::Unavailable(text.into()));
+                }
+            }
+        }
+    }
+
+    /// Where an address leads, for an event that is to be sent there.
+    pub(crate) fn trace(&self, client: &ClientCode, address: Address<'_>) -> Result<Trace, SubmitError> {
+        self.inner.trace(client, address)
+    }
+
+    /// Whether a profile lives where a trace ends, and holds the address by which it got there.
+    pub(crate) fn is_live(&self, client: &ClientCode, trace: &Trace) -> Result<bool, SubmitError> {
+        Ok(self.inner.read_at(client, trace, |_| ())?.is_some())
+    }
+
+    /// Whether a partition has room for another event that goes on to others.
+    pub(crate) fn takes_links(&self, partition: Partition) -> Result<(), SubmitError> {
+        let waiting = self.inner.look(partition, |state, _| state.links().outbox)?;
+        if waiting < cameo_profile::limits::OUTBOX_MESSAGES { Ok(()) } else { Err(SubmitError::Busy) }
+    }
+
+    /// The epoch of an address's alias, if it has one that leads somewhere.
+    pub(crate) fn alias_epoch(&self, client: &ClientCode, address: Address<'_>) -> Result<Option<u64>, SubmitError> {
+        let partition = address.partition(client, self.partitions());
+        let lead = self.inner.look(partition, |state, _| state.lead(client.as_str(), address, None))?;
+        Ok(match lead {
+            Lead::Alias { epoch, .. } => Some(epoch),
+            Lead::Home | Lead::Returning | Lead::Ended => None,
+        })
+    }
+}
