@@ -1,6 +1,6 @@
 //! The OpenAPI description of the edge's routes, for `/openapi.json`. A test holds it against the router.
 
-use super::{cors, delivery, fetch, health, history, native, update, visits};
+use super::{cors, delivery, fetch, health, history, native, unlink, update, visits};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -13,6 +13,7 @@ use super::{cors, delivery, fetch, health, history, native, update, visits};
         native::get,
         native::patch,
         native::delete,
+        unlink::post,
         history::history,
         history::export,
         fetch::by_tnt_id,
