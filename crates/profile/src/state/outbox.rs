@@ -36,6 +36,17 @@ pub(crate) struct Outbox {
     changed: bool,
 }
 
+/// What a checkpoint has to learn.
+#[derive(Debug, Default)]
+pub(crate) struct OutboxChanges {
+    /// Messages that the last one has and that are gone: partition and number.
+    pub(crate) gone: Vec<(u16, u64)>,
+    /// Messages that it has not.
+    pub(crate) added: Vec<(u16, u64, Vec<u8>)>,
+    /// A counter changed.
+    pub(crate) counted: bool,
+}
+
 /// What outlives the messages, as stored: numbers of the next message to each partition, and of the last one from each.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Counters {
@@ -124,11 +135,10 @@ impl Outbox {
         true
     }
 
-    /// Numbers that the last checkpoint has and that are gone, messages that it has not, and whether a counter changed;
-    /// then all counts as saved.
-    pub(crate) fn take_changes(&mut self) -> (Vec<(u16, u64)>, Vec<(u16, u64, Vec<u8>)>, bool) {
+    /// What changed since the last call; then all counts as saved.
+    pub(crate) fn take_changes(&mut self) -> OutboxChanges {
         let (mut gone, mut added) = (Vec::new(), Vec::new());
-        let mut changed = std::mem::take(&mut self.changed);
+        let mut counted = std::mem::take(&mut self.changed);
         for (&to, queue) in &mut self.queues {
             let (from, upto) = queue.saved;
             gone.extend((from..queue.first.min(upto)).map(|number| (to, number)));
@@ -138,10 +148,10 @@ impl Outbox {
                 added.push((to, number, message.to_vec()));
             }
             // A queue of its own record begins to exist with its first message.
-            changed |= queue.saved != (queue.first, queue.end());
+            counted |= queue.saved != (queue.first, queue.end());
             queue.saved = (queue.first, queue.end());
         }
-        (gone, added, changed)
+        OutboxChanges { gone, added, counted }
     }
 
     /// The checkpoint that took the counters, or this message, was not written.
@@ -204,10 +214,10 @@ mod tests {
         let mut stored = BTreeMap::new();
         let mut counters = Vec::new();
         let mut save = |outbox: &mut Outbox| {
-            let (gone, added, changed) = outbox.take_changes();
+            let OutboxChanges { gone, added, counted } = outbox.take_changes();
             gone.iter().for_each(|key| assert!(stored.remove(key).is_some()));
             stored.extend(added.into_iter().map(|(to, number, message)| ((to, number), message)));
-            if changed {
+            if counted {
                 counters = outbox.counters(7, 8);
             }
             let mut again = Outbox::default();

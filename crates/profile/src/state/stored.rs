@@ -16,6 +16,7 @@
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::PartitionState;
+use super::outbox::OutboxChanges;
 use crate::batch;
 use crate::client::Clients;
 use crate::packed::Packed;
@@ -101,8 +102,8 @@ impl PartitionState {
                 None => changes.deletes.push(alias_key(client, &address)),
             }
         }
-        let (delivered, added, counted) = self.outbox.take_changes();
-        changes.deletes.extend(delivered.into_iter().map(|(to, number)| message_key(to, number)));
+        let OutboxChanges { gone, added, counted } = self.outbox.take_changes();
+        changes.deletes.extend(gone.into_iter().map(|(to, number)| message_key(to, number)));
         changes.puts.extend(added.into_iter().map(|(to, number, message)| (message_key(to, number), message)));
         let numbers = (self.aliases.epoch(), self.sagas);
         if counted || numbers != self.saved_numbers {
