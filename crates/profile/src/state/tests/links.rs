@@ -116,7 +116,7 @@ impl World {
     }
 
     fn erase(&mut self, address: &str) -> Outcome {
-        self.apply(self.partition(address), &Event::Erase(Erase { client: "demo", address }))
+        self.apply(self.partition(address), &Event::Erase(Erase { client: "demo", address, by: None }))
     }
 
     fn unlink(&mut self, address: &str) -> Outcome {
