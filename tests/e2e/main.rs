@@ -8,6 +8,7 @@ mod cluster;
 mod common;
 mod corpus;
 mod crash;
+mod delivery;
 mod faults;
 mod full_disk;
 mod history;
