@@ -9,6 +9,7 @@ mod call;
 mod checkpoint;
 mod cores;
 mod courier;
+mod error;
 mod find;
 mod load;
 mod restore;
@@ -26,9 +27,7 @@ use std::time::{Duration, Instant};
 
 use cameo_auth::node::NodeStatus;
 use cameo_eventlog::frame::Lineage;
-use cameo_eventlog::{AppendError, Appender, AppenderOptions, EventLog};
-use cameo_http::Refusal;
-use cameo_http::refusal::{RETRY_BUSY, RETRY_UNAVAILABLE};
+use cameo_eventlog::{Appender, AppenderOptions, EventLog};
 use cameo_profile::{ClientCode, Event, LogTime, Outcome, Partition, PartitionCount, PartitionState, Position};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -40,6 +39,7 @@ use crate::spool::{Spool, SpoolError};
 
 pub use call::{Answer, AnswerResult, PendingCall, Render};
 pub use checkpoint::{CheckpointError, LoadError};
+pub use error::SubmitError;
 pub use restore::restore_partition;
 pub use snapshots::{SnapshotOutcome, SnapshotTaken};
 
@@ -51,65 +51,6 @@ use courier::Courier;
 
 /// Frames that a replica may be behind and still count as caught up. Ours: a busy log is always a few ahead.
 pub(crate) const READY_LAG_FRAMES: u64 = 1000;
-
-/// Why an event was not applied, by what the caller should do next.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// Too much is under way. Nothing was stored; try again soon.
-    #[error("too many events are waiting to be stored; try again in a moment")]
-    Busy,
-    /// The disk is full. Nothing was stored; it works again by itself when there is room.
-    #[error("the storage is full; nothing was stored, and it works again when there is room")]
-    StorageFull,
-    /// The log or the replica cannot take it. Nothing was stored; safe to try again.
-    #[error("nothing was stored: {0}")]
-    Unavailable(String),
-    /// Nobody knows whether it was stored: only a retry with the same event id is safe.
-    #[error("the outcome is unknown ({0}); retry with the same eventId")]
-    Unknown(String),
-    /// The event is larger than the log takes.
-    #[error("the event takes {bytes} bytes; the limit is {limit}")]
-    TooLarge {
-        /// Encoded size.
-        bytes: usize,
-        /// Most allowed.
-        limit: usize,
-    },
-}
-
-impl From<SubmitError> for Refusal {
-    fn from(error: SubmitError) -> Self {
-        let message = error.to_string();
-        let (status, retry_after, limit) = match error {
-            SubmitError::Busy => (429, Some(RETRY_BUSY), None),
-            SubmitError::StorageFull => (507, Some(RETRY_UNAVAILABLE), None),
-            SubmitError::Unavailable(_) | SubmitError::Unknown(_) => (503, Some(RETRY_UNAVAILABLE), None),
-            SubmitError::TooLarge { limit, .. } => (413, None, Some(limit)),
-        };
-        Self { retry_after, limit, ..Self::new(status, message) }
-    }
-}
-
-impl From<AppendError> for SubmitError {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::StorageFull => Self::StorageFull,
-            AppendError::Unavailable(why) => Self::Unavailable(why.to_string()),
-            AppendError::Unknown(why) => Self::Unknown(why.to_string()),
-        }
-    }
-}
-
-impl From<cameo_eventlog::SubmitError> for SubmitError {
-    fn from(error: cameo_eventlog::SubmitError) -> Self {
-        match error {
-            cameo_eventlog::SubmitError::Full => Self::Busy,
-            cameo_eventlog::SubmitError::StorageFull => Self::StorageFull,
-            cameo_eventlog::SubmitError::Closed => Self::Unavailable("the server is shutting down".into()),
-            cameo_eventlog::SubmitError::TooLarge { bytes, limit } => Self::TooLarge { bytes, limit },
-        }
-    }
-}
 
 /// Why a replica cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,9 @@
 //! with each other is in `walk` (ADR 8).
 
 mod alias;
+mod edit;
 mod fold;
+mod lead;
 mod message;
 mod moved;
 mod outbox;
@@ -30,11 +32,12 @@ use crate::view::ProfileRef;
 
 pub use crate::batch::{BatchHead, BatchOpenedOutcome, BatchPart, RowErrorOwned};
 pub use fold::{Outcome, UpdateOutcome, VisitOutcome};
+pub use lead::Lead;
 pub use message::Saga;
 pub use replay::Replay;
 pub use stored::{Changes, RestoreError};
 pub use touched::{Touch, Touched};
-pub use walk::{Completed, Lead};
+pub use walk::Completed;
 
 /// The state of one partition.
 #[derive(Debug)]
