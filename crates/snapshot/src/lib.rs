@@ -1,6 +1,6 @@
 //! Snapshots: all pairs of one partition with its place in the log, of one moment, as one file.
 //!
-//! What it is: the [`file`] format, the [`Store`] that holds snapshots (a folder, or the NATS object store of a cluster),
+//! What it is: the [`mod@file`] format, the [`Store`] that holds snapshots (a folder, or the NATS object store of a cluster),
 //! and the decision which of them are needed ([`Plan`]).
 //!
 //! What it is not: it does not know what a pair means, when a snapshot is due (`cameo-edge`), or who may remove one.

@@ -302,6 +302,7 @@ fn remain(draft: &mut Draft<'_>, gone: &[bool]) {
         at += 1;
         !gone[at - 1]
     });
+    draft.created_at = draft.parts.iter().map(|part| part.created_at).min().unwrap_or(draft.created_at);
     (draft.visits, draft.categories) = (None, Vec::new());
     for at in 0..draft.parts.len() {
         let part = draft.parts[at].clone();
