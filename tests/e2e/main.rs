@@ -12,6 +12,7 @@ mod delivery;
 mod faults;
 mod full_disk;
 mod history;
+mod identity;
 mod import;
 mod limits;
 mod memory;
