@@ -15,6 +15,7 @@ mod history;
 mod identity;
 mod import;
 mod limits;
+mod lost_tail;
 mod memory;
 mod operations;
 mod pages;

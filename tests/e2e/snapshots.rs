@@ -44,7 +44,7 @@ fn an_edge_with_an_empty_disk_joins_a_cluster_whose_log_was_shortened() {
 }
 
 /// Position and digest of each partition, by node, once no frame is on its way: edges that stand at one position.
-fn digests(cluster: &Cluster) -> BTreeMap<String, Value> {
+pub(crate) fn digests(cluster: &Cluster) -> BTreeMap<String, Value> {
     let of = |answer: &Value| {
         let nodes = answer["nodes"].as_array().expect("nodes").iter();
         let edges = nodes.filter(|node| node["roles"][0] == "edge");

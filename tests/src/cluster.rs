@@ -270,6 +270,12 @@ impl Cluster {
         self.edges[n].as_ref().expect("the edge runs")
     }
 
+    /// The data directory of an edge, which may run or not.
+    #[must_use]
+    pub fn edge_data(&self, n: usize) -> std::path::PathBuf {
+        self.edge_setup(n).data().to_owned()
+    }
+
     /// Kills an edge.
     pub fn kill_edge(&mut self, n: usize) {
         if let Some(edge) = self.edges.get_mut(n).and_then(Option::take) {

@@ -47,6 +47,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// First part of all subjects and streams in NATS.
 pub(crate) const NAME: &str = "cameo";
 
+/// In an edge's data directory: what it has read lately, should NATS lose it.
+pub(crate) const RECENT: &str = "recent";
+
 /// Runs an edge until it is told to stop.
 pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
@@ -55,6 +58,8 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
         let listener = listen(common).await?;
         let nats = connect(common).await?;
         let log = wait_for("the streams of the log", async || JetStreamLog::open(&nats, NAME).await).await?;
+        let recent = common.data_dir.join(RECENT);
+        log.keep_recent(&recent).with_context(|| format!("cannot keep frames in {}", recent.display()))?;
         let status = Arc::new(OnceLock::<Arc<Replica<JetStreamLog>>>::new());
         let told = Arc::clone(&status);
         let node = start_node(common, &nats, "edge", config.control_key, move || {

@@ -7,6 +7,7 @@ mod bulk;
 mod clf;
 mod health;
 mod import;
+mod log;
 mod profile;
 mod snapshot;
 mod visit;
@@ -77,6 +78,9 @@ enum Command {
     Snapshot(snapshot::SnapshotCommand),
     /// Make a new server's data, or a new cluster's log, from a folder of snapshots
     Restore(Box<snapshot::RestoreArgs>),
+    /// Give the log of a cluster back what NATS has lost of it
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Read the audit log
     Audit(admin::AuditArgs),
     /// Measure visits and reads against a server: throughput and latency percentiles
@@ -148,6 +152,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Cluster(args) => on_runtime(snapshot::cluster(args)),
         Command::Snapshot(command) => on_runtime(snapshot::run(command)),
         Command::Restore(args) => on_runtime(snapshot::restore(*args)),
+        Command::Log(command) => on_runtime(log::run(command)),
         Command::Audit(args) => on_runtime(admin::audit(args)),
         Command::Bench(args) => on_runtime(bench::run(*args)),
         Command::Health(args) => on_runtime(health::run(args)),

@@ -10,18 +10,23 @@
 //! What the log is made of stands in the metadata of its streams; `P` and the number of streams are fixed with them.
 
 mod reader;
+mod reappend;
+mod recent;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cameo_nats::stream::{StreamInfo, StreamSpec, StreamWatch};
-use cameo_nats::{Nats, Publish, PublishError};
+use cameo_nats::{Ack, Nats, Publish, PublishError};
 use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::clock::{Clock, Rising};
@@ -30,9 +35,19 @@ use crate::frame;
 use crate::{EventLog, Hint, LogId, LogTime, Partition, PartitionCount, Position, StoredFrame, Trimmed};
 
 pub use reader::JetStreamReader;
+pub use reappend::{Missing, ReappendError};
+pub use recent::RECENT_BYTES;
+
+use recent::Recent;
 
 /// How long an append is tried: longer than the election of a stream's leader, which was seen to take 4 to 5 s.
 const APPEND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection is waited for before anything was sent: to another server it takes milliseconds.
+const LINK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a new leader may seem to lack what was stored.
+const READY_PATIENCE: Duration = Duration::from_secs(3);
+/// Pause before a stream is looked at again that nobody leads.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Frames of one lane under way at once.
 const IN_FLIGHT: usize = 64;
 /// How long NATS remembers a frame's id: far longer than it is ever sent again.
@@ -76,6 +91,8 @@ struct Stream {
     last: AtomicU64,
     /// The first one held after our own trims.
     first: AtomicU64,
+    /// At how many lost connections it was last looked whether it still has what it had.
+    looked: AtomicU64,
 }
 
 struct Inner {
@@ -88,6 +105,8 @@ struct Inner {
     clock: Rising,
     /// Where readers run: whoever asks for one may be on a thread without a runtime.
     runtime: Handle,
+    /// What is kept of each stream, should it lose it.
+    recent: OnceLock<Box<[Mutex<Recent>]>>,
 }
 
 /// The log of a cluster. Cheap to clone.
@@ -240,6 +259,7 @@ impl JetStreamLog {
             streams.push(Stream {
                 last: AtomicU64::new(info.last),
                 first: AtomicU64::new(info.first),
+                looked: AtomicU64::new(nats.losses()),
                 watch: StreamWatch::start(nats.clone(), stream.clone(), info),
                 name: stream,
             });
@@ -253,7 +273,21 @@ impl JetStreamLog {
             streams: streams.into(),
             clock: Rising::new(Clock::system(), LogTime(0)),
             runtime: Handle::current(),
+            recent: OnceLock::new(),
         }))))
+    }
+
+    /// Keeps what readers read from now on in a directory, [`RECENT_BYTES`] of each stream: should NATS lose the end of a
+    /// stream, it can be appended again ([`Self::missing`]). A stream that has less than is kept here is not read.
+    ///
+    /// # Errors
+    /// When the directory cannot be used.
+    pub fn keep_recent(&self, dir: &Path) -> io::Result<()> {
+        let open = |stream| Recent::open(dir, self.0.id, stream).map(Mutex::new);
+        let recent = (0..self.0.streams.len()).map(open).collect::<io::Result<_>>()?;
+        // A second directory would not be written to; the first is.
+        let _ = self.0.recent.set(recent);
+        Ok(())
     }
 }
 
@@ -276,7 +310,7 @@ impl Inner {
             // The same for every attempt, and for no other frame.
             let id = format!("{}.{partition}.{}", header.appender, header.counter);
             let publish = Publish { subject: subject.clone(), id, expected: None, headers: vec![], payload: bytes };
-            results.push(match self.nats.publish(&publish, APPEND_PATIENCE).await {
+            results.push(match self.publish(&self.streams[stream], &publish).await {
                 Ok(ack) => {
                     self.streams[stream].last.fetch_max(ack.seq, Ordering::AcqRel);
                     Ok(Position(ack.seq))
@@ -289,6 +323,65 @@ impl Inner {
             });
         }
         results
+    }
+
+    /// Publishes, and looks before the first attempt on every new connection whether the stream still has all it had: what
+    /// went into a stream that has lost its end could never be brought into order with what it lost.
+    async fn publish(&self, stream: &Stream, publish: &Publish) -> Result<Ack, PublishError> {
+        let end = Instant::now() + APPEND_PATIENCE;
+        let mut repeated = false;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let unsure = |why: String| {
+                if repeated { PublishError::Unknown(why) } else { PublishError::Unavailable(why) }
+            };
+            if left.is_zero() {
+                return Err(unsure("the connection to NATS was lost again and again".into()));
+            }
+            let losses = self.nats.losses();
+            let patience = if repeated { left } else { left.min(LINK_PATIENCE) };
+            if tokio::time::timeout(patience, self.nats.up()).await.is_err() {
+                return Err(unsure("there is no connection to NATS".into()));
+            }
+            if stream.looked.load(Ordering::Acquire) != losses {
+                match tokio::time::timeout(left, self.look(stream)).await {
+                    Ok(Ok(None)) => stream.looked.store(losses, Ordering::Release),
+                    Ok(Ok(Some(lost)))
+                        if end.saturating_duration_since(Instant::now()) < APPEND_PATIENCE - READY_PATIENCE =>
+                    {
+                        return Err(unsure(lost));
+                    }
+                    // Its leader may not be ready, nobody may lead it, or the connection is lost again.
+                    Ok(Ok(Some(_)) | Err(_)) | Err(_) => {
+                        tokio::time::sleep(LOOK_AGAIN.min(left)).await;
+                        continue;
+                    }
+                }
+            }
+            tokio::select! {
+                biased;
+                stored = self.nats.publish(publish, left) => return match stored {
+                    Err(PublishError::Unavailable(why)) => Err(unsure(why)),
+                    Err(PublishError::Full(why)) if repeated => Err(PublishError::Unknown(why)),
+                    Err(PublishError::Conflict { .. }) if repeated => Err(PublishError::Conflict { repeated }),
+                    stored => stored,
+                },
+                () = self.nats.lost_since(losses) => repeated = true,
+            }
+        }
+    }
+
+    /// Asks a stream's leader whether it has all that was stored; else what is wrong.
+    async fn look(&self, stream: &Stream) -> Result<Option<String>, cameo_nats::RequestError> {
+        let known = stream.last.load(Ordering::Acquire);
+        let last = self.nats.stream_info(&stream.name).await?.map_or(0, |info| info.last);
+        Ok((last < known).then(|| {
+            format!(
+                "stream {} ends at position {last}, but {known} was stored in it: it has lost acknowledged frames \
+                 (`cameo log reappend` tells which)",
+                stream.name
+            )
+        }))
     }
 
     /// The last message before a sequence that is older than a time: what lies at or before it is too.
@@ -408,7 +501,7 @@ impl EventLog for JetStreamLog {
         };
         match message {
             Some(message) if message.subject == subject => {
-                let at = LogTime(message.at_ms());
+                let at = reappend::time(&message);
                 Ok(StoredFrame { partition, position, at, hint: Hint::default(), bytes: message.payload })
             }
             Some(_) => Err(ReadError::NoFrame { partition, position }),

@@ -35,7 +35,7 @@ pub use appender::{Appender, AppenderOptions, SubmitError, Ticket};
 pub use clock::Clock;
 pub use embedded::{Durability, EmbeddedLog, EmbeddedOptions};
 pub use error::{AppendError, Damage, IoError, OpenError, ReadError, TrimError};
-pub use jetstream::{JetStreamLog, JetStreamOptions};
+pub use jetstream::{JetStreamLog, JetStreamOptions, Missing, ReappendError};
 pub use memory::MemoryLog;
 
 /// The most bytes of frames that one batch of a reader holds, unless a single frame is larger. Ours: large enough to

@@ -248,6 +248,21 @@ impl Nats {
         }
     }
 
+    /// How often a connection has been lost so far.
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        self.link.borrow().lost
+    }
+
+    /// Done when a connection has been lost since [`Self::losses`] said this number.
+    pub fn lost_since(&self, losses: u64) -> impl Future<Output = ()> + use<> {
+        let mut link = self.link.clone();
+        async move {
+            // As above.
+            let _ = link.wait_for(|link| link.lost != losses).await;
+        }
+    }
+
     /// Sends a message for which replies are expected.
     pub(crate) async fn ask(
         &self,

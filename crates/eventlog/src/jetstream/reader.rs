@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cameo_nats::{Feed, FeedError, FeedOptions, Stored};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::Inner;
+use super::recent::{Kept, Recent};
+use super::{Inner, reappend};
 use crate::error::ReadError;
 use crate::{Hint, LogReader, LogTime, Partition, PartitionCount, Position, StoredFrame};
 
@@ -18,6 +20,9 @@ use crate::{Hint, LogReader, LogTime, Partition, PartitionCount, Position, Store
 const AHEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How often what is kept of a stream is synced: after a power cut of every server at once, as much is missing.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// Frames of one stream, and up to where it was read.
 struct Read {
@@ -145,9 +150,34 @@ impl Part {
             after: after.0,
             contiguous: true,
         };
+        let recent = log.recent.get().map(|recent| &recent[self.stream]);
+        if let Some(recent) = recent
+            && let Err(error) = recent.lock().rewind(after)
+        {
+            tracing::warn!(%error, stream = stream.name, "what was kept of the stream cannot be used");
+        }
         let mut feed = Feed::start(log.nats.clone(), stream.watch.clone(), options);
+        let mut synced = Instant::now();
         loop {
-            let messages = feed.next().await.map_err(|error| self.say(error))?;
+            // Looked at every second also when nothing comes.
+            let messages = match recent {
+                None => feed.next().await,
+                Some(recent) => match tokio::time::timeout(SYNC_EVERY, feed.next()).await {
+                    Ok(messages) => messages,
+                    Err(_) => {
+                        sync(recent, &mut synced).await;
+                        continue;
+                    }
+                },
+            };
+            let messages = messages.map_err(|error| self.say(error))?;
+            if let Some(recent) = recent {
+                let kept: Vec<_> = messages.iter().map(Kept::of).collect();
+                recent.lock().push(&kept);
+                if synced.elapsed() >= SYNC_EVERY {
+                    sync(recent, &mut synced).await;
+                }
+            }
             let Some(upto) = messages.last().map(|message| Position(message.seq)) else { continue };
             stream.last.fetch_max(upto.0, Ordering::AcqRel);
             let mut frames = Vec::with_capacity(messages.len());
@@ -166,6 +196,9 @@ impl Part {
         let Some((partition, (asked, _))) = self.wanted.iter().max_by_key(|(_, (after, _))| *after) else {
             return Ok(());
         };
+        // What is kept was read too, though no checkpoint may have it.
+        let kept = self.log.recent.get().and_then(|recent| recent[self.stream].lock().last());
+        let asked = &kept.map_or(*asked, |kept| kept.max(*asked));
         let since = Instant::now();
         loop {
             let last = match self.log.nats.stream_info(&stream.name).await {
@@ -192,7 +225,7 @@ impl Part {
         let Some((after, at)) = self.wanted.get_mut(&partition) else { return Ok(None) };
         let position = Position(message.seq);
         // The leaders of a stream have clocks of their own; log time does not fall.
-        *at = (*at).max(LogTime(message.at_ms()));
+        *at = (*at).max(reappend::time(&message));
         self.log.clock.seen(*at);
         let frame = StoredFrame { partition, position, at: *at, hint: Hint::default(), bytes: message.payload };
         Ok((position > *after).then_some(frame))
@@ -211,4 +244,24 @@ impl Part {
             error @ FeedError::Rewritten { .. } => Ended::Rewritten(error.to_string()),
         }
     }
+}
+
+impl Kept {
+    fn of(message: &Stored) -> Self {
+        Self { position: Position(message.seq), at: reappend::time(message), bytes: message.payload.clone() }
+    }
+}
+
+/// Syncs what is kept of a stream, off the runtime's threads.
+async fn sync(recent: &Mutex<Recent>, synced: &mut Instant) {
+    let unsynced = {
+        let mut recent = recent.lock();
+        recent.prune();
+        recent.unsynced()
+    };
+    if let Some(file) = unsynced {
+        // A disk that does not sync says so at the next write.
+        let _ = tokio::task::spawn_blocking(move || file.sync_data()).await;
+    }
+    *synced = Instant::now();
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use cameo_nats::testing::Servers;
 
 use super::*;
+use crate::LogReader as _;
 use crate::conformance::{self, Backend};
 
 struct OnServers {
@@ -60,4 +61,96 @@ async fn one_server_keeps_every_promise() {
 async fn three_servers_keep_every_promise() {
     let Some(backend) = OnServers::start(3).await else { return };
     conformance::run_all(&backend).await;
+}
+
+/// All frames of a partition that a new reader finds, as many as asked for.
+async fn read(log: &JetStreamLog, partition: Partition, count: usize) -> Vec<StoredFrame> {
+    let mut reader = log.reader(vec![(partition, Position::START)]);
+    let mut frames = Vec::new();
+    while frames.len() < count {
+        frames.extend(reader.next_batch().await.unwrap());
+    }
+    frames
+}
+
+fn frame_of(partition: Partition, n: u64) -> (Partition, Bytes) {
+    let mut builder = frame::FrameBuilder::with_capacity(64);
+    builder.push(|out| out.extend_from_slice(&n.to_le_bytes()));
+    (partition, builder.finish(frame::AppenderId(9), partition, n, 0).0)
+}
+
+async fn append(log: &JetStreamLog, partition: Partition, numbers: std::ops::Range<u64>) {
+    for result in log.append(numbers.map(|n| frame_of(partition, n)).collect()).await {
+        result.unwrap();
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// All servers lose the same end; it comes back in its places, with its times, and nothing comes in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_that_three_servers_lost_is_appended_again_in_its_places() {
+    let Some(mut backend) = OnServers::start(3).await else { return };
+    let (p0, p1) = (Partition(0), Partition(1));
+    let log = backend.create("lost", PartitionCount::new(2).unwrap()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let recent = dir.path().join("recent");
+    log.keep_recent(&recent).unwrap();
+    append(&log, p0, 1..20).await;
+    append(&log, p1, 1..5).await;
+    let (first, _) = (read(&log, p0, 19).await, read(&log, p1, 4).await);
+    assert!(log.missing(std::slice::from_ref(&recent)).await.unwrap().is_empty());
+
+    let servers = 0..3;
+    servers.clone().for_each(|n| backend.servers.kill(n));
+    servers.clone().for_each(|n| copy(&backend.servers.store(n), &dir.path().join(format!("n{n}"))));
+    servers.clone().for_each(|n| backend.servers.restart(n));
+    let nats = backend.servers.connect("edge").await;
+    backend.servers.leader(&nats, &log.0.streams[0].name).await;
+    append(&log, p0, 20..40).await;
+    let whole = read(&log, p0, 39).await;
+    assert_eq!(whole[..19], first);
+
+    servers.clone().for_each(|n| backend.servers.kill(n));
+    servers.clone().for_each(|n| {
+        std::fs::remove_dir_all(backend.servers.store(n)).unwrap();
+        copy(&dir.path().join(format!("n{n}")), &backend.servers.store(n));
+    });
+    servers.clone().for_each(|n| backend.servers.restart(n));
+    backend.servers.leader(&nats, &log.0.streams[0].name).await;
+    // A stream that has lost its end takes nothing; the other one does.
+    let refused = log.append(vec![frame_of(p0, 40)]).await;
+    let Err(AppendError::Unavailable(why)) = &refused[0] else { panic!("{refused:?}") };
+    assert!(why.contains("lost acknowledged frames"), "{why}");
+    append(&log, p1, 5..6).await;
+
+    let later = backend.open(&log.0.name.clone()).await;
+    later.keep_recent(&recent).unwrap();
+    let error = later.reader(vec![(p0, Position::START)]).next_batch().await.unwrap_err();
+    assert!(matches!(error, ReadError::Ahead { .. }), "what was kept is known to have been read: {error}");
+    let missing = later.missing(std::slice::from_ref(&recent)).await.unwrap();
+    assert_eq!(missing.len(), 1);
+    assert_eq!(missing[0].partitions()[&p0].0, 20);
+    assert_eq!(later.reappend(&missing[0]).await.unwrap(), 20);
+    assert!(later.missing(&[recent]).await.unwrap().is_empty());
+    // The same frames, places and times.
+    let after = backend.open(&log.0.name.clone()).await;
+    assert_eq!(read(&after, p0, 39).await, whole);
+    for frame in &whole[19..] {
+        let one = after.frame(p0, frame.position, Hint::default()).await.unwrap();
+        assert_eq!((one.bytes, one.at), (frame.bytes.clone(), frame.at));
+    }
+    append(&after, p0, 40..41).await;
+    assert_eq!(read(&after, p0, 40).await[39].position, whole[38].position.next());
 }

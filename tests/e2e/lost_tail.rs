@@ -1,0 +1,116 @@
+//! JetStream loses what it has acknowledged: edges stop and say so, take nothing more, and an operator gives the log back
+//! what they have kept. Every acknowledged visit counts once, on every edge.
+
+use std::fs;
+use std::path::Path;
+
+use cameo_tests::cluster::Cluster;
+use cameo_tests::{process, wait};
+use serde_json::{Value, json};
+
+use crate::common;
+use crate::snapshots::digests;
+
+/// Copies the streams of the log, and of nothing else, as they are in a server's store.
+fn copy_log(from: &Path, to: &Path) {
+    for n in 0..4 {
+        let name = format!("CAMEO_LOG_{n}");
+        let to = to.join(&name);
+        if to.exists() {
+            fs::remove_dir_all(&to).expect("a directory can be removed");
+        }
+        copy(&from.join(&name), &to);
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory can be made");
+    for entry in fs::read_dir(from).expect("a directory can be read") {
+        let entry = entry.expect("a directory can be read");
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("a file can be copied");
+        }
+    }
+}
+
+fn is_ready(cluster: &Cluster, edge: usize) -> bool {
+    cluster.edge(edge).try_get("/readyz").is_ok_and(|answer| answer.status == 200)
+}
+
+#[test]
+fn what_nats_has_lost_comes_back_from_what_edges_have_kept() {
+    let Some(mut cluster) = Cluster::start(1, 2) else { return };
+    let ids: Vec<_> = (0..24).map(|n| format!("k{n}")).collect();
+    let visits = |cluster: &Cluster, round: &str| {
+        for (n, id) in ids.iter().enumerate() {
+            cluster.visit(n % 2, id, &format!("{round}-{n}"));
+        }
+    };
+    visits(&cluster, "kept");
+    let streams = cluster.nats.store(0).join("jetstream/CAMEO/streams");
+    let older = tempfile::tempdir().expect("a temporary directory");
+    cluster.nats.kill(0);
+    copy_log(&streams, older.path());
+    cluster.nats.restart(0);
+    wait::until("edges that are ready", || (0..2).all(|n| is_ready(&cluster, n)).then_some(()));
+    visits(&cluster, "lost");
+    visits(&cluster, "lost-too");
+    let before = digests(&cluster);
+    assert_eq!(before["edge-1"], before["edge-2"]);
+
+    cluster.nats.kill(0);
+    copy_log(older.path(), &streams);
+    cluster.nats.restart(0);
+    // Nothing goes into a stream before what it has lost.
+    let late = json!({"eventId": "late", "sessionId": "late", "ids": {"tntId": ids[0]}});
+    for n in 0..2 {
+        wait::until("an edge that says where its log ends", || {
+            let answer = cluster.edge(n).try_get("/readyz").ok()?;
+            let text = answer.text();
+            assert_ne!(cluster.edge(n).post_json(common::VISITS, &late).status, 200);
+            (answer.status == 503 && text.contains("has stopped") && text.contains("CAMEO_LOG_")).then_some(())
+        });
+        assert!(cluster.edge(n).log().contains("the partition has stopped"));
+        let metrics = cluster.edge(n).get("/metrics").expect(200).text();
+        let halted = metrics.lines().find_map(|line| line.strip_prefix("cameo_halted_partitions "));
+        assert!(halted.is_some_and(|halted| halted != "0"), "{halted:?}");
+    }
+    // One has lost its process too: without its log it does not even start.
+    cluster.kill_edge(1);
+    cluster.respawn_edge(1);
+
+    let dir = cluster.edge_data(0).to_string_lossy().into_owned();
+    let asked = cluster.operate(&["log", "reappend", "--from", &dir]);
+    let said = process::said(&asked);
+    assert_eq!(asked.status.code(), Some(1), "{said}");
+    assert!(said.contains("partition"), "{said}");
+    let positions = said.rsplit("--confirm ").next().expect("a confirmation").lines().next().expect("a line").trim();
+    let wrong = cluster.operate(&["log", "reappend", "--from", &dir, "--confirm", "0:1-2"]);
+    assert!(process::said(&wrong).contains("nothing was appended"), "{}", process::said(&wrong));
+    let done = cluster.operate(&["log", "reappend", "--from", &dir, "--confirm", positions]);
+    assert!(done.status.success(), "{}", process::said(&done));
+    let again = cluster.operate(&["log", "reappend", "--from", &dir]);
+    assert!(process::said(&again).contains("nothing is missing"), "{}", process::said(&again));
+
+    for n in 0..2 {
+        cluster.kill_edge(n);
+        cluster.restart_edge(n);
+    }
+    assert_eq!(digests(&cluster), before, "the same profiles at the same positions");
+    cluster.visit(0, &ids[0], "late");
+    // One that has nothing but the log reads the same in it.
+    cluster.join_edge(2);
+    let after = digests(&cluster);
+    assert_eq!(after.len(), 3, "{after:?}");
+    assert!(after.values().all(|one| *one == after["edge-1"]), "{after:?}");
+    let profiles = cluster.agreed(&ids);
+    assert_eq!(profiles[0]["profileAttributes"]["last"]["value"], Value::from("late"));
+    for n in 0..3 {
+        for (k, id) in ids.iter().enumerate() {
+            assert_eq!(common::visit_count(cluster.edge(n), id), if k == 0 { 4 } else { 3 }, "{id} at edge {n}");
+        }
+    }
+}
