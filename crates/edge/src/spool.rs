@@ -100,6 +100,26 @@ struct Held {
     /// Of its client and home: visits of one visitor go one after the other.
     visitor: u128,
     made_up: Option<Box<str>>,
+    /// The record, until it is known to be on disk: until then whoever has placed it may have to take it back.
+    unwritten: Option<Box<[u8]>>,
+}
+
+/// What one call has put into the index, and what is to be said of it.
+#[derive(Default)]
+struct Placed {
+    results: Vec<Result<Spooled, Refused>>,
+    records: Vec<Record>,
+    /// Results that the disk has not confirmed, and the place of each: this call's own, or one of another call's.
+    unsettled: Vec<(usize, u64)>,
+    /// The first place that is this call's own.
+    own_from: u64,
+}
+
+impl Placed {
+    /// The places that are this call's own; one may come twice.
+    fn own(&self) -> impl Iterator<Item = u64> {
+        self.unsettled.iter().map(|(_, seq)| *seq).filter(|seq| *seq >= self.own_from)
+    }
 }
 
 #[derive(Default)]
@@ -183,6 +203,7 @@ fn held(partition: Partition, visit: &Visit<'_>, encoded: usize) -> Option<Held>
         bytes: encoded as u64 + OVERHEAD_BYTES,
         visitor: hash(partition, &[visit.client, visit.home]),
         made_up,
+        unwritten: None,
     })
 }
 
@@ -251,52 +272,48 @@ impl Spool {
         if in_doubt {
             self.doubt.store(true, Ordering::SeqCst);
         }
-        let (mut results, mut records) = (Vec::with_capacity(visits.len()), Vec::new());
-        let first = {
+        let mut placed = Placed::default();
+        {
             let mut index = self.index.lock();
-            let first = index.held.is_empty();
+            placed.own_from = index.next;
+            let was_empty = index.held.is_empty();
             for new in visits {
-                results.push(self.place(&mut index, new, &mut records));
+                let result = self.place(&mut index, new, &mut placed);
+                placed.results.push(result);
             }
-            first && !records.is_empty()
-        };
-        if first {
-            tracing::warn!("the log does not take visits: they go into the spool");
+            if was_empty && !placed.records.is_empty() {
+                tracing::warn!("the log does not take visits: they go into the spool");
+            }
         }
-        let seqs: Vec<_> = records.iter().map(|record: &Record| record.seq).collect();
-        // Also without records: what a visit is a copy of may be on its way to the disk.
-        if !self.store.add(records).await {
-            let mut index = self.index.lock();
-            for seq in &seqs {
-                self.remove(&mut index, *seq);
-            }
-            drop(index);
-            self.store.forget(&seqs);
+        let records = std::mem::take(&mut placed.records);
+        let own = records.iter().filter(|record| record.seq >= placed.own_from).count();
+        if !records.is_empty() && !self.store.add(records).await {
+            self.take_back(&placed);
             self.meters.refused.increment(visits.len() as u64);
             return visits.iter().map(|_| Err(Refused::Disk)).collect();
         }
-        self.meters.spooled.increment(seqs.len() as u64);
+        self.meters.spooled.increment(own as u64);
+        let results = self.settle(visits, placed, seen);
         self.meters.refused.increment(results.iter().filter(|result| result.is_err()).count() as u64);
-        for new in visits.iter().filter(|new| seen(new)) {
-            self.applied(new.partition, new.visit);
-        }
-        // Applied before it was written: then it was not there to be removed.
-        let gone: Vec<_> = {
-            let index = self.index.lock();
-            seqs.into_iter().filter(|seq| !index.held.contains_key(seq)).collect()
-        };
-        self.store.forget(&gone);
         self.level();
         self.filled.notify_one();
         results
     }
 
-    fn place(&self, index: &mut Index, new: &New<'_>, records: &mut Vec<Record>) -> Result<Spooled, Refused> {
+    fn place(&self, index: &mut Index, new: &New<'_>, placed: &mut Placed) -> Result<Spooled, Refused> {
         let mut bytes = Vec::with_capacity(512);
         Event::Visit(new.visit.clone()).encode(&mut bytes);
         // One without an event id is never given here; to the caller it would be as if there were no spool.
         let held = held(new.partition, new.visit, bytes.len()).ok_or(Refused::Disk)?;
-        if let Some(first) = index.by_key.get(&held.key).and_then(|seq| index.held.get(seq)) {
+        let there = index.by_key.get(&held.key).copied();
+        if let Some((seq, first)) = there.and_then(|seq| Some((seq, index.held.get(&seq)?))) {
+            if let Some(unwritten) = &first.unwritten {
+                placed.unsettled.push((placed.results.len(), seq));
+                // Of another call, which may fail to write it: so it is written here too, the same in the same place.
+                if seq < placed.own_from {
+                    placed.records.push(Record { seq, partition: new.partition, bytes: unwritten.to_vec() });
+                }
+            }
             return Ok(Spooled { first_tnt_id: first.made_up.clone() });
         }
         if index.bytes + held.bytes > self.max_bytes {
@@ -304,9 +321,57 @@ impl Spool {
         }
         let seq = index.next;
         self.waiting[new.partition.index()].fetch_add(1, Ordering::AcqRel);
-        index.add(seq, held);
-        records.push(Record { seq, partition: new.partition, bytes });
+        index.add(seq, Held { unwritten: Some(bytes.as_slice().into()), ..held });
+        placed.unsettled.push((placed.results.len(), seq));
+        placed.records.push(Record { seq, partition: new.partition, bytes });
         Ok(Spooled { first_tnt_id: None })
+    }
+
+    /// After the disk has taken what was placed: what is still there stays. What is not was applied meanwhile, or has been
+    /// taken back by the call that placed it first: that one is refused here too.
+    fn settle(
+        &self,
+        visits: &[New<'_>],
+        placed: Placed,
+        seen: impl Fn(&New<'_>) -> bool,
+    ) -> Vec<Result<Spooled, Refused>> {
+        let Placed { mut results, unsettled, .. } = placed;
+        let (mut gone, mut lost) = (Vec::new(), Vec::new());
+        {
+            let mut index = self.index.lock();
+            for (at, seq) in unsettled {
+                match index.held.get_mut(&seq) {
+                    Some(held) => held.unwritten = None,
+                    None => {
+                        gone.push(seq);
+                        lost.push(at);
+                    }
+                }
+            }
+        }
+        for at in lost {
+            if !seen(&visits[at]) {
+                results[at] = Err(Refused::Disk);
+            }
+        }
+        // It was written after it had gone: then it was not there to be removed.
+        self.store.forget(&gone);
+        for new in visits.iter().filter(|new| seen(new)) {
+            self.applied(new.partition, new.visit);
+        }
+        results
+    }
+
+    /// Takes back what this call has placed, unless another one has written it.
+    fn take_back(&self, placed: &Placed) {
+        let mut index = self.index.lock();
+        let unwritten = |seq: &u64| index.held.get(seq).is_some_and(|held| held.unwritten.is_some());
+        let seqs: Vec<_> = placed.own().filter(unwritten).collect();
+        for seq in &seqs {
+            self.remove(&mut index, *seq);
+        }
+        drop(index);
+        self.store.forget(&seqs);
     }
 
     /// The replica has applied a visit: called for each, under the lock of its partition.
@@ -360,3 +425,6 @@ impl Index {
         self.held.insert(seq, held);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Local fjall databases: opened so that a kill at any moment, also while a new one is made, leaves one that opens.
 //!
-//! What it is: [`open`]. What it is not: it knows nothing of what is stored.
+//! What it is: [`open`], and [`commit`] that does not wait without end. What it is not: it knows nothing of what is stored.
 //!
 //! fjall makes a new database file by file and refuses to go on with one that is half made. So a new one is made beside
 //! its place, whole, and then takes its place by a rename.
@@ -11,8 +11,15 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
+
+/// Memtables waiting for the disk at which a write waits. Below the four at which fjall does.
+const SEALED_MEMTABLES: usize = 3;
+/// How long a write waits for them, and how often it looks.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+const FLUSH_LOOK: Duration = Duration::from_millis(20);
 
 /// The file by which fjall knows a database.
 const MARKER: &str = "version";
@@ -26,6 +33,22 @@ pub fn open(dir: &Path, keyspace: &str) -> fjall::Result<(Database, Keyspace)> {
         make(dir, keyspace)?;
     }
     open_at(dir, keyspace)
+}
+
+/// Writes a batch into these keyspaces. Blocks, for 10 seconds at most while memtables wait for a disk that may be full.
+///
+/// # Errors
+/// As fjall's. It takes no further write then: all handles have to go, and the database has to be opened anew.
+pub fn commit(keyspaces: &[&Keyspace], batch: OwnedWriteBatch) -> fjall::Result<()> {
+    // fjall waits without end while four memtables wait: here the wait ends before.
+    let since = Instant::now();
+    while keyspaces.iter().any(|keyspace| keyspace.sealed_memtable_count() >= SEALED_MEMTABLES) {
+        if since.elapsed() > FLUSH_PATIENCE {
+            return Err(fjall::Error::Poisoned);
+        }
+        std::thread::sleep(FLUSH_LOOK);
+    }
+    batch.commit()
 }
 
 fn open_at(dir: &Path, keyspace: &str) -> fjall::Result<(Database, Keyspace)> {

@@ -14,7 +14,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
 use cameo_eventlog::frame::Lineage;
 use cameo_eventlog::{EventLog, LogId, LogReader};
@@ -29,12 +28,6 @@ use super::{Folded, cores};
 use crate::history::Gap;
 use crate::history::pending::Notes;
 use crate::history::store::{self, NewImage};
-
-/// Memtables waiting for the disk at which a write waits. Below the four at which fjall does.
-const SEALED_MEMTABLES: usize = 3;
-/// How long a write waits for them, and how often it looks.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
-const FLUSH_LOOK: Duration = Duration::from_millis(20);
 
 /// Name of the keyspace with all pairs.
 const KEYSPACE: &str = "state";
@@ -243,16 +236,7 @@ impl Checkpoint {
     }
 
     fn commit(&self, keyspaces: &[&Keyspace], batch: OwnedWriteBatch) -> fjall::Result<()> {
-        // fjall waits without end while four memtables wait for a disk that may be full: here the wait ends before.
-        let since = Instant::now();
-        while keyspaces.iter().any(|keyspace| keyspace.sealed_memtable_count() >= SEALED_MEMTABLES) {
-            if since.elapsed() > FLUSH_PATIENCE {
-                *self.0.open.lock() = None;
-                return Err(fjall::Error::Poisoned);
-            }
-            std::thread::sleep(FLUSH_LOOK);
-        }
-        let written = batch.commit();
+        let written = cameo_store::commit(keyspaces, batch);
         if written.is_err() {
             *self.0.open.lock() = None;
         }

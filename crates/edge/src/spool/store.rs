@@ -1,6 +1,7 @@
 //! The spool's records on disk: sequence (8 bytes, big-endian) → partition (2 bytes, big-endian) and the encoded event.
 //!
-//! One thread writes: whatever has come meanwhile is one batch and one fsync.
+//! One thread writes: whatever has come meanwhile is one batch and one fsync. The database is reopened after a failed write: a
+//! full disk poisons it, and it must work again when there is room.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,10 +37,16 @@ enum Command {
     Forget,
 }
 
+/// The open database, for the thread that writes and for those that read.
+struct Shared {
+    dir: PathBuf,
+    /// `None` after a failure, until it could be reopened.
+    open: Mutex<Option<(Database, Keyspace)>>,
+}
+
 /// The records, and the thread that writes them.
 pub(super) struct Store {
-    database: Database,
-    records: Keyspace,
+    shared: Arc<Shared>,
     commands: Option<SyncSender<Command>>,
     /// Records that can go, not yet told to the disk.
     gone: Arc<Mutex<Vec<u64>>>,
@@ -52,6 +59,7 @@ impl Store {
         dir: &Path,
     ) -> Result<(Self, impl Iterator<Item = Result<Record, SpoolError>> + use<>), SpoolError> {
         let dir: PathBuf = dir.to_owned();
+        let at = dir.clone();
         let unreadable = {
             let dir = dir.clone();
             move |source| SpoolError::Database { dir: dir.clone(), source }
@@ -64,10 +72,12 @@ impl Store {
         });
         let gone = Arc::new(Mutex::new(Vec::new()));
         let (commands, receiver) = sync_channel(WAITING);
-        let writer = Writer { database: database.clone(), records: records.clone(), gone: Arc::clone(&gone) };
+        let open = Mutex::new(Some((database, records)));
+        let shared = Arc::new(Shared { dir: at, open });
+        let writer = Writer { shared: Arc::clone(&shared), gone: Arc::clone(&gone) };
         let thread = std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&receiver));
         let thread = Some(thread.map_err(SpoolError::Thread)?);
-        Ok((Self { database, records, commands: Some(commands), gone, thread }, all))
+        Ok((Self { shared, commands: Some(commands), gone, thread }, all))
     }
 
     /// Writes records; whether they, and all that was given before them, are durable. None are, when it says no.
@@ -105,7 +115,8 @@ impl Store {
     /// A record, if it is there.
     pub(super) fn get(&self, seq: u64) -> fjall::Result<Option<Record>> {
         let key = seq.to_be_bytes();
-        Ok(self.records.get(key)?.and_then(|value| read(&key, &value)))
+        let (_database, records) = self.shared.open()?;
+        Ok(records.get(key)?.and_then(|value| read(&key, &value)))
     }
 }
 
@@ -117,7 +128,9 @@ impl Drop for Store {
             // A panic has been reported by the panic hook.
             let _ = thread.join();
         }
-        let _ = self.database.persist(PersistMode::SyncAll);
+        if let Some((database, _)) = self.shared.open.lock().take() {
+            let _ = database.persist(PersistMode::SyncAll);
+        }
     }
 }
 
@@ -127,9 +140,21 @@ fn read(key: &[u8], value: &[u8]) -> Option<Record> {
     Some(Record { seq, partition: Partition(u16::from_be_bytes(*partition)), bytes: bytes.to_vec() })
 }
 
+impl Shared {
+    /// The database, opened anew when the last write failed. That fails while a reader still has the one before.
+    fn open(&self) -> fjall::Result<(Database, Keyspace)> {
+        let mut held = self.open.lock();
+        if let Some(open) = &*held {
+            return Ok(open.clone());
+        }
+        let open = cameo_store::open(&self.dir, KEYSPACE)?;
+        tracing::info!("the spool is open again after a failed write");
+        Ok(held.insert(open).clone())
+    }
+}
+
 struct Writer {
-    database: Database,
-    records: Keyspace,
+    shared: Arc<Shared>,
     gone: Arc<Mutex<Vec<u64>>>,
 }
 
@@ -165,15 +190,23 @@ impl Writer {
     }
 
     fn write(&self, adds: &[Record], gone: &[u64]) -> fjall::Result<()> {
-        let mut batch = self.database.batch();
+        let (database, records) = self.shared.open()?;
+        let mut batch = database.batch();
         for record in adds {
             let value = [&record.partition.0.to_be_bytes()[..], &record.bytes].concat();
-            batch.insert(&self.records, record.seq.to_be_bytes(), value);
+            batch.insert(&records, record.seq.to_be_bytes(), value);
         }
         for seq in gone {
-            batch.remove(&self.records, seq.to_be_bytes());
+            batch.remove(&records, seq.to_be_bytes());
         }
-        batch.commit()?;
-        self.database.persist(PersistMode::SyncData)
+        let written = cameo_store::commit(&[&records], batch).and_then(|()| database.persist(PersistMode::SyncData));
+        if written.is_err() {
+            // Part of the batch may be found when it is opened again: who asked is refused, and forgets it.
+            *self.shared.open.lock() = None;
+        }
+        written
     }
 }
+
+#[cfg(test)]
+mod tests;
