@@ -140,6 +140,14 @@ impl Nats {
         self.stored(stream, &json!({ "last_by_subj": subject })).await
     }
 
+    /// The first message of a subject that is still there, as the stream's leader has it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn first_of(&self, stream: &str, subject: &str) -> Result<Option<Stored>, RequestError> {
+        self.stored(stream, &json!({ "seq": 1, "next_by_subj": subject })).await
+    }
+
     /// The message at a sequence, as the stream's leader has it.
     ///
     /// # Errors

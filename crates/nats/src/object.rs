@@ -7,7 +7,8 @@
 //! $O.{bucket}.M.{base64url name} what the object is: JSON with name, nuid, size, chunks, digest "SHA-256=…"
 //! ```
 //! One thing differs on purpose: the stream takes no roll-up header, as whoever may publish with it can empty the stream.
-//! So an object is written once, and replaced by none of the same name; whoever may purge removes it.
+//! So an object is written once: the first description at a name's subject counts, whatever comes behind it there, a
+//! `deleted` one too. Who may only publish can neither replace nor hide one; whoever may purge removes it.
 //!
 //! An object is there when its description is, which comes last. Chunks without one are of a writer that died, or still
 //! writes.
@@ -53,8 +54,6 @@ struct Stored {
     mtime: String,
     chunks: u64,
     digest: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    deleted: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -180,7 +179,6 @@ impl ObjectBucket {
             mtime: String::from("0001-01-01T00:00:00Z"),
             chunks,
             digest: digest.clone(),
-            deleted: false,
         };
         let described = serde_json::to_vec(&stored).map_err(io::Error::other)?;
         match self.store(self.described_at(name), nuid.clone(), Some(0), described).await {
@@ -210,16 +208,20 @@ impl ObjectBucket {
     /// # Errors
     /// When the bucket cannot be asked.
     pub async fn list(&self) -> Result<Vec<ObjectInfo>, ObjectError> {
-        let mut found = HashMap::new();
+        let (mut found, mut subjects) = (Vec::new(), HashSet::new());
         for message in self.all(&format!("$O.{}.M.*", self.name)).await? {
-            let Ok(stored) = serde_json::from_slice::<Stored>(&message.payload) else { continue };
-            if stored.deleted {
-                found.remove(&stored.name);
+            let at_ms = message.at_ms();
+            // Also one that cannot be read: [`Self::find`] takes it for the description too.
+            if !subjects.insert(message.subject.clone()) {
                 continue;
             }
-            found.insert(stored.name.clone(), info(stored, message.at_ms()));
+            let Ok(stored) = serde_json::from_slice::<Stored>(&message.payload) else { continue };
+            // One that speaks of another name than its own hides nobody.
+            if self.described_at(&stored.name) == message.subject {
+                found.push(info(stored, at_ms));
+            }
         }
-        Ok(found.into_values().collect())
+        Ok(found)
     }
 
     /// Every message of a filter, in order, as the replica that answers has them.
@@ -233,12 +235,13 @@ impl ObjectBucket {
     }
 
     async fn find(&self, name: &str) -> Result<Option<ObjectInfo>, ObjectError> {
-        let Some(message) = self.nats.last_of(&self.stream, &self.described_at(name)).await? else { return Ok(None) };
+        let Some(message) = self.nats.first_of(&self.stream, &self.described_at(name)).await? else { return Ok(None) };
         let stored: Stored = serde_json::from_slice(&message.payload).map_err(|error| ObjectError::Damaged {
             name: name.to_owned(),
             what: format!("its description cannot be read: {error}"),
         })?;
-        Ok((!stored.deleted).then(|| info(stored, message.at_ms())))
+        let info = info(stored, message.at_ms());
+        Ok(Some(ObjectInfo { name: name.to_owned(), ..info }))
     }
 
     /// Reads an object into `into`, and compares what came with what was stored.
@@ -266,7 +269,9 @@ impl ObjectBucket {
                 continue;
             }
             since = Instant::now();
-            for message in batch {
+            // What somebody else has put behind them is not of it.
+            let missing = usize::try_from(object.chunks - chunks).unwrap_or(usize::MAX);
+            for message in batch.into_iter().take(missing) {
                 digest.update(&message.payload);
                 size += message.payload.len() as u64;
                 chunks += 1;

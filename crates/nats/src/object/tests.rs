@@ -66,3 +66,37 @@ async fn an_object_with_other_bytes_is_damaged() {
     let damaged = read(&bucket, "x").await;
     assert!(matches!(damaged, Err(ObjectError::Damaged { .. })), "{damaged:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_publish_can_neither_replace_nor_hide_an_object() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("objects").await;
+    ObjectBucket::create(&nats, "TEST", 1).await.unwrap();
+    let bucket = ObjectBucket::new(&nats, "TEST");
+    let (held, other) = (bytes(CHUNK_BYTES + 1), b"other".as_slice());
+    let object = bucket.put("x", &mut held.as_slice()).await.unwrap();
+    bucket.put("y", &mut { other }).await.unwrap();
+    let of_y = bucket.nats.first_of(&bucket.stream, &bucket.described_at("y")).await.unwrap().unwrap();
+    let mut forged: serde_json::Value = serde_json::from_slice(&of_y.payload).unwrap();
+    for (n, (deleted, name)) in [(false, "x"), (true, "x"), (true, "y")].into_iter().enumerate() {
+        forged["deleted"] = deleted.into();
+        forged["name"] = name.into();
+        let payload = serde_json::to_vec(&forged).unwrap();
+        bucket.store(bucket.described_at("x"), format!("forged {n}"), None, payload).await.unwrap();
+    }
+    // One of its name at a place that is not its own, and bytes behind its own.
+    bucket
+        .store(bucket.described_at("z"), "elsewhere".into(), None, serde_json::to_vec(&forged).unwrap())
+        .await
+        .unwrap();
+    bucket.store(bucket.chunks_at(&object.nuid), "more".into(), None, vec![1; 1000]).await.unwrap();
+
+    assert!(read(&bucket, "x").await.unwrap() == held);
+    let mut listed: Vec<_> = bucket.list().await.unwrap().into_iter().map(|one| (one.name, one.size)).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, [("x".to_owned(), held.len() as u64), ("y".to_owned(), other.len() as u64)]);
+    // Whoever may remove still does.
+    bucket.remove("x").await.unwrap();
+    assert!(matches!(read(&bucket, "x").await, Err(ObjectError::Missing(_))));
+    assert_eq!(bucket.list().await.unwrap().len(), 1);
+}
