@@ -16,8 +16,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 const AT_ONCE: usize = 512;
 /// How long an edge waits at the queue before it asks again.
 const WAIT: Duration = Duration::from_secs(5);
-/// After so long without a word a message is given to another edge: longer than an append is tried.
-const ACK_WAIT: Duration = Duration::from_secs(15);
+/// After so long without a word a message is given to another edge: longer than an append is tried (10 s) and the end of a
+/// walk through other profiles is waited for after it (15 s).
+const ACK_WAIT: Duration = Duration::from_secs(30);
 /// How long a message is put off that cannot be applied now.
 const PUT_OFF: Duration = Duration::from_secs(1);
 /// How long NATS remembers the id of a message: a producer may send it again meanwhile.
