@@ -2,8 +2,9 @@
 //!
 //! Callers repeat a visit, under its event id, until some edge has acknowledged it; uploads are repeated under their key;
 //! tokens are rotated all the time. Meanwhile edges are killed, stopped, restarted and cut off, and NATS servers, leaders
-//! above all, are killed and stopped. In the end every acknowledged visit and row is counted exactly once on every edge, and
-//! no edge ever let in a token after the rotation that killed it had returned.
+//! above all, are killed and stopped. Persons log in on devices that they share. In the end every acknowledged visit and row is
+//! counted exactly once on every edge, the edges' partitions are the same by their digests, and no edge ever let in a token
+//! after the rotation that killed it had returned.
 //!
 //! `CAMEO_CHECK_SECONDS` says how long (90), `CAMEO_CHECK_SEED` with which faults. A run follows its seed as far as the
 //! machine's timing allows: the faults and what is sent are the same, their moments are not.
@@ -21,12 +22,14 @@ use cameo_tests::random::Random;
 use cameo_tests::wait;
 use serde_json::{Value, json};
 
-use crate::common::{VISITS, visits};
+use crate::common::{VISITS, visits_of};
 
 /// Edges, and callers with visitors of their own.
 const EDGES: usize = 3;
 const CALLERS: usize = 3;
 const VISITORS: usize = 4;
+/// Persons of a caller, who share the visitors' devices.
+const PERSONS: u64 = 3;
 /// Rows of an uploaded file.
 const ROWS: usize = 40;
 /// How long a caller waits for an answer before it tries elsewhere.
@@ -74,16 +77,19 @@ fn send(to: SocketAddr, request: &Request, patience: Duration) -> Option<Respons
     Connection::open_for(to, patience).and_then(|mut connection| connection.send(request)).ok()
 }
 
-/// Sends visits; how many of each visitor were acknowledged.
-fn call(world: &World, caller: usize, mut random: Random) -> Vec<u64> {
-    let mut counts = vec![0; VISITORS];
+/// Sends visits; how many were acknowledged.
+fn call(world: &World, caller: usize, mut random: Random) -> u64 {
+    let mut counted = 0;
     for n in 0.. {
         if world.is_over() {
             break;
         }
         let visitor = random.below(VISITORS as u64) as usize;
         let event = format!("{caller}-{n}");
-        let visit = json!({"eventId": event, "sessionId": "s", "ids": {"tntId": id(caller, visitor)}, "profile": {"last": event}});
+        let mut visit = json!({"eventId": event, "sessionId": "s", "ids": {"tntId": id(caller, visitor)}, "profile": {"last": event}});
+        if random.below(4) == 0 {
+            visit["ids"]["thirdPartyId"] = json!(person(caller, random.below(PERSONS)));
+        }
         let request = Request::post(VISITS, "application/json", visit.to_string());
         // Also when all is over: what was begun has to come to its end, or nobody could say what to count.
         loop {
@@ -94,17 +100,22 @@ fn call(world: &World, caller: usize, mut random: Random) -> Vec<u64> {
                 None | Some(429 | 503) => {}
                 Some(other) => {
                     world.broke(format!("visit {event} was answered with {other}"));
-                    return counts;
+                    return counted;
                 }
             }
         }
-        counts[visitor] += 1;
+        counted += 1;
     }
-    counts
+    counted
 }
 
 fn id(caller: usize, visitor: usize) -> String {
     format!("k{caller}-{visitor}")
+}
+
+/// Somebody who logs in on any of a caller's devices.
+fn person(caller: usize, number: u64) -> String {
+    format!("person-{caller}-{number}")
 }
 
 /// Uploads files of new profiles; how many were acknowledged.
@@ -324,15 +335,21 @@ fn everything_acknowledged_counts_once_through_a_storm_of_faults() {
         let spooled = |edge: usize| cluster.edge(edge).get("/readyz").json()["spool"]["visits"].as_u64().unwrap_or(0);
         (0..EDGES).all(|edge| spooled(edge) == 0).then_some(())
     });
-    let ids: Vec<_> = (0..CALLERS).flat_map(|caller| (0..VISITORS).map(move |visitor| id(caller, visitor))).collect();
-    let sent: Vec<_> = counts.into_iter().flatten().collect();
-    let (ids, sent): (Vec<_>, Vec<_>) = ids.into_iter().zip(sent).filter(|(_, sent)| *sent > 0).unzip();
-    let counted = cluster.agreed(&ids);
-    let counted: Vec<_> = counted.iter().map(|profile| visits(profile).unwrap_or_default()).collect();
-    assert_eq!(counted, sent, "of {ids:?}");
+    for (caller, sent) in counts.iter().enumerate() {
+        let devices = move || (0..VISITORS).map(move |visitor| format!("tnt/{}", id(caller, visitor)));
+        let persons = move || (0..PERSONS).map(move |number| format!("tp/{}", person(caller, number)));
+        for edge in 0..EDGES {
+            let counted = || visits_of(cluster.edge(edge), devices().chain(persons()));
+            let all = wait::within(SLOW_ANSWER, || (counted() == Some(*sent)).then_some(()));
+            assert!(all.is_some(), "caller {caller} sent {sent}, edge {edge} counted {:?}", counted());
+        }
+    }
     let rows: Vec<_> = (0..files).flat_map(|file| (0..ROWS).map(move |row| format!("f{file}-{row}"))).collect();
     assert_eq!(cluster.agreed(&rows).len(), rows.len());
-    let total: u64 = sent.iter().sum();
+    let digests = cluster.digests();
+    let first = digests.values().next();
+    assert!(digests.len() == EDGES && digests.values().all(|other| Some(other) == first), "{digests:?}");
+    let total: u64 = counts.iter().sum();
     eprintln!("{total} visits, {} rows, {rotations} rotations, {refused} dead tokens refused", rows.len());
     assert!(total > 0 && files > 0 && rotations > 0 && refused > 0, "the checker checked something");
 }

@@ -4,6 +4,8 @@ use cameo_tests::admin::ADMIN_PASSWORD;
 use cameo_tests::http::{Request, Response};
 use cameo_tests::server::Server;
 use cameo_tests::{wait, xml};
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 /// Path of native visits.
@@ -99,4 +101,22 @@ pub(crate) fn sign_in(control: &Server) -> String {
 /// Visits that a profile has counted.
 pub(crate) fn visits(profile: &Value) -> Option<u64> {
     profile["profileAttributes"]["visitCount"]["value"].as_str().and_then(|count| count.parse().ok())
+}
+
+/// Visits of all profiles that these addresses (`tnt/ID`, `tp/ID`) lead to, each profile once; nothing while one cannot be read.
+pub(crate) fn visits_of(server: &Server, paths: impl IntoIterator<Item = String>) -> Option<u64> {
+    let mut homes = BTreeMap::new();
+    for path in paths {
+        let answer = server.get(&format!("/v1/demo/profiles/{path}"));
+        match answer.status {
+            404 => {}
+            200 => {
+                let profile = answer.json();
+                let home = profile["ids"]["thirdPartyId"].as_str().map_or(path, str::to_owned);
+                homes.insert(home, visits(&profile)?);
+            }
+            _ => return None,
+        }
+    }
+    Some(homes.values().sum())
 }

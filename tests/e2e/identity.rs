@@ -1,6 +1,5 @@
 //! One person, many ids: links over HTTP as callers make them, racing each other, and while servers are killed.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use cameo_tests::server::{Server, Setup};
 use cameo_tests::wait;
 use serde_json::{Value, json};
 
-use crate::common::{BULK_V2, VISITS, upload_all};
+use crate::common::{BULK_V2, VISITS, upload_all, visits_of};
 
 fn profile(server: &Server, kind: &str, id: &str) -> Value {
     server.get(&format!("/v1/demo/profiles/{kind}/{id}")).expect(200).json()
@@ -193,28 +192,9 @@ impl Caller {
                 server.post_json(VISITS, &visit).expect(200);
             }
         }
-        assert_eq!(self.counted(server), self.sent);
-    }
-
-    /// Visits of all profiles that its addresses lead to.
-    fn counted(&self, server: &Server) -> u64 {
-        let mut homes = BTreeMap::new();
-        for n in 0..NAMES {
-            for path in [format!("tnt/k{}d{n}", self.number), format!("tp/k{}p{n}", self.number)] {
-                let answer = server.get(&format!("/v1/demo/profiles/{path}"));
-                if answer.status == 404 {
-                    continue;
-                }
-                let profile = answer.expect(200).json();
-                let person = profile["ids"]["thirdPartyId"].as_str().map(str::to_owned);
-                let home = person.unwrap_or_else(|| path.clone());
-                homes.insert(
-                    home,
-                    value(&profile, "visitCount").as_str().expect("a count").parse::<u64>().expect("a number"),
-                );
-            }
-        }
-        homes.values().sum()
+        let number = self.number;
+        let paths = (0..NAMES).flat_map(|n| [format!("tnt/k{number}d{n}"), format!("tp/k{number}p{n}")]);
+        assert_eq!(visits_of(server, paths), Some(self.sent));
     }
 }
 
@@ -289,23 +269,11 @@ fn edges_of_a_cluster_agree_on_who_is_who() {
     }
     cluster.respawn_edge(2);
     cluster.edge_is_ready(2);
-    let devices: Vec<_> = (0..5).map(|n| format!("c{n}")).collect();
-    let total = |edge: &Server| {
-        let mut homes = BTreeMap::new();
-        let persons = (0..3).map(|n| format!("tp/cp{n}"));
-        for path in devices.iter().map(|device| format!("tnt/{device}")).chain(persons) {
-            let answer = edge.get(&format!("/v1/demo/profiles/{path}"));
-            if answer.status == 200 {
-                let profile = answer.json();
-                let home = profile["ids"]["thirdPartyId"].as_str().map_or(path, str::to_owned);
-                homes.insert(home, value(&profile, "visitCount").as_str()?.parse::<u64>().ok()?);
-            } else if answer.status != 404 {
-                return None;
-            }
-        }
-        Some(homes.values().sum::<u64>())
-    };
+    let paths = || (0..5).map(|n| format!("tnt/c{n}")).chain((0..3).map(|n| format!("tp/cp{n}")));
     for n in 0..3 {
-        wait::until("every visit counted once", || (total(cluster.edge(n)) == Some(60)).then_some(()));
+        wait::until("every visit counted once", || (visits_of(cluster.edge(n), paths()) == Some(60)).then_some(()));
     }
+    let digests = cluster.digests();
+    let first = digests.values().next();
+    assert!(digests.len() == 3 && digests.values().all(|other| Some(other) == first), "{digests:?}");
 }

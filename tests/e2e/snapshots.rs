@@ -1,7 +1,6 @@
 //! Snapshots with the real binary: an edge with an empty disk joins a cluster whose log was shortened, and a server whose
 //! checkpoint is lost starts from its folder.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use cameo_tests::admin::{ADMIN_PASSWORD, basic};
@@ -43,24 +42,6 @@ fn an_edge_with_an_empty_disk_joins_a_cluster_whose_log_was_shortened() {
     assert_eq!(profiles[0]["profileAttributes"]["last"]["value"], json!("joined"));
 }
 
-/// Position and digest of each partition, by node, once no frame is on its way: edges that stand at one position.
-pub(crate) fn digests(cluster: &Cluster) -> BTreeMap<String, Value> {
-    let of = |answer: &Value| {
-        let nodes = answer["nodes"].as_array().expect("nodes").iter();
-        let edges = nodes.filter(|node| node["roles"][0] == "edge");
-        edges.map(|edge| (edge["node"].as_str().expect("a name").to_owned(), edge["partitions"].clone())).collect()
-    };
-    wait::until("edges at one position", || {
-        let answer = cluster.admin("GET", "/v1/cluster?digests=true", &Value::Null).expect(200).json();
-        let of: BTreeMap<String, Value> = of(&answer);
-        let positions = |partitions: &Value| -> Option<Vec<u64>> {
-            partitions.as_array()?.iter().map(|partition| partition["position"].as_u64()).collect()
-        };
-        let all: Vec<_> = of.values().map(positions).collect();
-        (all[0].is_some() && all.iter().all(|one| *one == all[0])).then_some(of)
-    })
-}
-
 #[test]
 fn a_cluster_that_was_lost_begins_again_from_exported_snapshots() {
     let Some(cluster) = Cluster::start(1, 2) else { return };
@@ -69,7 +50,7 @@ fn a_cluster_that_was_lost_begins_again_from_exported_snapshots() {
         cluster.visit(n % 2, id, &format!("before-{n}"));
     }
     let before = cluster.agreed(&ids);
-    let of = digests(&cluster);
+    let of = cluster.digests();
     assert_eq!(of.len(), 2, "{of:?}");
     assert_eq!(of["edge-1"], of["edge-2"], "byte-identical partitions");
     assert_eq!(of["edge-1"].as_array().map(Vec::len), Some(16));
@@ -98,7 +79,7 @@ fn a_cluster_that_was_lost_begins_again_from_exported_snapshots() {
     let after = again.agreed(&ids);
     assert_eq!(after[0]["profileAttributes"]["last"]["value"], "after");
     assert_eq!(after[1]["profileAttributes"]["visitCount"], before[1]["profileAttributes"]["visitCount"]);
-    let of = digests(&again);
+    let of = again.digests();
     assert_eq!(of["edge-1"], of["edge-2"]);
     drop(again);
 

@@ -1,5 +1,6 @@
 //! A cluster of a test's own: real NATS servers, a control plane, a gateway and edges, each a process.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Output;
 use std::sync::Arc;
@@ -446,6 +447,31 @@ impl Cluster {
             let first = all.next()??;
             all.all(|other| other.as_ref() == Some(&first)).then_some(first)
         })
+    }
+
+    /// The digest of every partition at each running edge, once all of them stand at one position.
+    ///
+    /// # Panics
+    /// When they never do.
+    #[must_use]
+    pub fn digests(&self) -> BTreeMap<String, Value> {
+        let of = |answer: &Value| -> BTreeMap<String, Value> {
+            let nodes = answer["nodes"].as_array().expect("nodes").iter();
+            let edges = nodes.filter(|node| node["roles"][0] == "edge");
+            edges.map(|edge| (edge["node"].as_str().expect("a name").to_owned(), edge["partitions"].clone())).collect()
+        };
+        let mut last = BTreeMap::new();
+        let positions = |partitions: &Value| -> Option<Vec<u64>> {
+            partitions.as_array()?.iter().map(|partition| partition["position"].as_u64()).collect()
+        };
+        let settled = wait::within(std::time::Duration::from_secs(60), || {
+            let answer = self.admin("GET", "/v1/cluster?digests=true", &Value::Null).expect(200).json();
+            last = of(&answer);
+            let all: Vec<_> = last.values().map(positions).collect();
+            (all[0].is_some() && all.iter().all(|one| *one == all[0])).then_some(())
+        });
+        assert!(settled.is_some(), "edges stand at different positions: {last:?}");
+        last
     }
 
     /// Asks an edge, again while it cannot prove that it knows the latest tokens: a busy machine may cost it its lease.
