@@ -457,8 +457,14 @@ impl Cluster {
     pub fn digests(&self) -> BTreeMap<String, Value> {
         let of = |answer: &Value| -> BTreeMap<String, Value> {
             let nodes = answer["nodes"].as_array().expect("nodes").iter();
-            let edges = nodes.filter(|node| node["roles"][0] == "edge");
-            edges.map(|edge| (edge["node"].as_str().expect("a name").to_owned(), edge["partitions"].clone())).collect()
+            // A run that was killed is listed for a while beside the one that follows it.
+            let edges = nodes.filter(|node| node["roles"][0] == "edge" && node["silent"] != true);
+            edges
+                .map(|edge| {
+                    let told = edge.get("partitions").or_else(|| edge.get("partitionsError"));
+                    (edge["node"].as_str().expect("a name").to_owned(), told.cloned().unwrap_or_default())
+                })
+                .collect()
         };
         let mut last = BTreeMap::new();
         let positions = |partitions: &Value| -> Option<Vec<u64>> {
