@@ -35,9 +35,14 @@ impl<L: EventLog> Ledger for ReplicaLedger<L> {
         partition: Partition,
         event: &Event<'_>,
     ) -> impl Future<Output = Result<Outcome, LedgerError>> + Send + 'static + use<L> {
+        // Rows of linked ids go on to other partitions: they wait until there is room.
+        let room = if matches!(event, Event::BatchRows(_)) { self.0.takes_links(partition) } else { Ok(()) };
         let mut call = self.0.start_call(1);
-        call.add(partition, event, None);
+        if room.is_ok() {
+            call.add(partition, event, None);
+        }
         async move {
+            room.map_err(convert)?;
             let answer = call.wait().await.pop();
             let answer = answer.unwrap_or_else(|| Err(SubmitError::Unknown("no answer".into())));
             answer.map(|answer| answer.outcome).map_err(convert)

@@ -27,7 +27,7 @@ pub enum Event<'a> {
     BatchClosed(BatchClosed<'a>),
     /// An address is to get a profile of its own back.
     Unlink(Unlink<'a>),
-    /// An alias leads nowhere any more.
+    /// An alias seems to lead nowhere any more.
     DropAlias(DropAlias<'a>),
     /// Messages from another partition have arrived.
     Relay(Relay<'a>),
@@ -391,7 +391,7 @@ pub struct Unlink<'a> {
     pub epoch: u64,
 }
 
-/// An alias whose home has ended (ADR 8).
+/// An alias whose home seems to have ended: the fold looks, and drops it if that is so (ADR 8).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropAlias<'a> {
     /// The tenant.

@@ -60,7 +60,10 @@ pub const LINKED_ADDRESSES: usize = 1000;
 pub const OUTBOX_MESSAGES: usize = 16_384;
 /// Attributes in one message between partitions, in bytes; the rest follows. Ours: with the largest event beside it the
 /// message still fits into a frame.
-pub const MESSAGE_ATTRIBUTE_BYTES: usize = 192 * 1024;
+pub const MESSAGE_ATTRIBUTE_BYTES: usize = 160 * 1024;
+/// What a message says of the addresses linked to a profile that moves, in bytes. Ours: with attributes and the largest event
+/// beside it the message still fits into a frame. Past it the idlest addresses are let go as the profile moves.
+pub const MESSAGE_PARTS_BYTES: usize = 192 * 1024;
 /// A profile with everything that its addresses brought, packed, in bytes. Ours: past it what another one brings is
 /// counted, but its attributes are not kept.
 pub const LINKED_PROFILE_BYTES: usize = 1 << 20;

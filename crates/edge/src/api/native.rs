@@ -172,7 +172,7 @@ async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8], by: Opti
         serde_json::from_slice(body).map_err(|error| unread::<PatchRequest<'_>>(&error, body))?;
     let (set, unset) = check(&request, app.replica.now().0)?;
     let event_id = request.event_id.as_ref().map(|Text(id)| &**id);
-    let way = route::choose_one(&app.replica, client, &address, event_id.is_some())?;
+    let way = route::choose_one(&app.replica, client, &address, event_id.is_some()).await?;
     let update = Update {
         client: client.as_str(),
         address: way.at.as_address().as_str(),

@@ -30,19 +30,20 @@ pub(crate) fn choose<L: EventLog>(
         return Ok(Some(Way { partition, route: Route::Direct, at: home }));
     }
     let way = Way::entering(client, lowest, replica.partitions());
-    if addresses.len() > 1 {
+    if addresses.len() > 1 || replica.trace(client, lowest.as_address())?.by.is_some() {
         replica.takes_links(way.partition)?;
     }
     Ok(Some(way))
 }
 
-/// As [`choose`], for an event that names one address.
-pub(crate) fn choose_one<L: EventLog>(
+/// As [`choose`], for an event that names one address. One whose profile is on its way back is waited for: an update makes none.
+pub(crate) async fn choose_one<L: EventLog>(
     replica: &Replica<L>,
     client: &ClientCode,
     address: &AddressBuf,
     has_event_id: bool,
 ) -> Result<Way, SubmitError> {
+    replica.settled(client, address.as_address()).await?;
     let chosen = choose(replica, client, std::slice::from_ref(address), has_event_id)?;
     Ok(chosen.unwrap_or_else(|| Way::entering(client, address, replica.partitions())))
 }
@@ -71,8 +72,9 @@ fn home_of_all<L: EventLog>(
     if trace.by.is_none() || !replica.is_live(client, &trace)? {
         return Ok(None);
     }
-    for other in others {
-        if *other != trace.home && replica.trace(client, other.as_address())?.home != trace.home {
+    for other in others.iter().filter(|other| **other != trace.home) {
+        let of_other = replica.trace(client, other.as_address())?;
+        if of_other.home != trace.home || !replica.is_live(client, &of_other)? {
             return Ok(None);
         }
     }

@@ -97,7 +97,7 @@ async fn apply<L: EventLog>(
     let address = address(&pairs)?;
     let set = attributes(&pairs)?;
     let event_id = event_id(&pairs)?;
-    let way = route::choose_one(&app.replica, client, &address, event_id.is_some())?;
+    let way = route::choose_one(&app.replica, client, &address, event_id.is_some()).await?;
     let update = Update {
         client: client.as_str(),
         address: way.at.as_address().as_str(),

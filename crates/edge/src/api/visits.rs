@@ -210,6 +210,10 @@ pub(crate) async fn take_one<L: EventLog>(
         Ok(call)
     })();
     let call = begun.map_err(|refusal| {
+        if is_passing(&refusal) {
+            app.meters.visits_failed.increment(1);
+            return NotTaken::Later(SubmitError::Unavailable(refusal.message.into_owned()));
+        }
         app.meters.visits_refused.increment(1);
         NotTaken::Refused(refusal)
     })?;
@@ -225,6 +229,11 @@ pub(crate) async fn take_one<L: EventLog>(
             Err(NotTaken::Later(error))
         }
     }
+}
+
+/// Whether a refusal is no fault of the visit: too much is under way, or a part of the log is not there.
+fn is_passing(refusal: &Refusal) -> bool {
+    refusal.status == 429 || refusal.status >= 500
 }
 
 /// Where a visit goes.
@@ -328,6 +337,11 @@ fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent<'_>>, became: Vec<Result<Becam
         }
         results.extend_from_slice(format!("{{\"index\":{index},\"status\":").as_bytes());
         let result = match slot {
+            Err(refusal) if is_passing(&refusal) => {
+                failed += 1;
+                worst.get_or_insert_with(|| refusal.clone());
+                Err(("failed", refusal))
+            }
             Err(refusal) => Err(("refused", refusal)),
             Ok(slot) => match &became[slot] {
                 Ok(became) => Ok(became),

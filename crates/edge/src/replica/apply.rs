@@ -200,7 +200,7 @@ fn fold<L: EventLog>(
                     (None, _) => {}
                 }
                 for done in state.fold.completed() {
-                    if let Some(ticket) = inner.courier.unpark(done.saga) {
+                    if let Some(ticket) = inner.courier.unpark(done) {
                         let profile = rendered(&state.fold, at, &done.client, &done.home, &ticket);
                         answers.push((ticket, Answer { outcome: done.outcome.clone(), profile }));
                     }

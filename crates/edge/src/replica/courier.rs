@@ -4,13 +4,14 @@
 //! caused a message carries it at once; what waits for longer than [`TAKE_OVER`] any node carries, as its own may be gone.
 //! It also keeps the tickets of calls whose event went on to another partition, until the end of the walk is applied.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cameo_eventlog::{AppendError, EventLog, Ticket};
 use cameo_profile::event::{Delivered, DropAlias, MessageBytes, Relay};
-use cameo_profile::state::Saga;
+use cameo_profile::state::{Completed, Saga};
 use cameo_profile::{Address, ClientCode, Event, LogTime, Outcome, Partition};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -38,21 +39,31 @@ const RELAY_MESSAGES: usize = 1000;
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// An alias is looked at when it has been there for so long, in milliseconds: what made it has come to its end by then.
 const SETTLED_MS: u64 = 10 * 60_000;
-/// Aliases looked at in one partition at a time, and dropped.
-const DROPS: usize = 1000;
+/// Aliases of a partition looked at in one round.
+const LOOKED_AT: usize = 1000;
+/// Ends of walks that are remembered although nobody waited: a node that has read less of one partition than of another
+/// applies the end first. Ours: more than end within the second after which other nodes carry a message.
+const ENDED: usize = 4096;
 
 /// What appliers and callers share with the courier.
 #[derive(Debug, Default)]
 pub(super) struct Courier {
     parked: Mutex<HashMap<Saga, (EventTicket, Instant)>>,
+    /// Walks that ended lately without a ticket, the latest last.
+    ended: Mutex<VecDeque<(Saga, Outcome)>>,
     /// Partitions with messages that events of this node caused.
     own: Mutex<BTreeSet<u16>>,
     wake: Notify,
 }
 
 impl Courier {
-    /// Keeps a ticket until its walk has ended.
+    /// Keeps a ticket until its walk has ended. If it has, the answer is without the profile.
     pub(super) fn park(&self, saga: Saga, ticket: EventTicket) {
+        let outcome =
+            self.ended.lock().iter().rev().find(|(ended, _)| *ended == saga).map(|(_, outcome)| outcome.clone());
+        if let Some(outcome) = outcome {
+            return ticket.answer(Ok(Answer { outcome, profile: None }));
+        }
         let mut parked = self.parked.lock();
         if parked.len() >= PARKED {
             drop(parked);
@@ -62,8 +73,16 @@ impl Courier {
     }
 
     /// The ticket of a walk that has ended, if it is here.
-    pub(super) fn unpark(&self, saga: Saga) -> Option<EventTicket> {
-        self.parked.lock().remove(&saga).map(|(ticket, _)| ticket)
+    pub(super) fn unpark(&self, done: &Completed) -> Option<EventTicket> {
+        let ticket = self.parked.lock().remove(&done.saga).map(|(ticket, _)| ticket);
+        if ticket.is_none() {
+            let mut ended = self.ended.lock();
+            if ended.len() >= ENDED {
+                ended.pop_front();
+            }
+            ended.push_back((done.saga, done.outcome.clone()));
+        }
+        ticket
     }
 
     /// A partition has messages that this node is to carry.
@@ -103,14 +122,22 @@ struct Way {
 /// Answers of relays: `from`, `to`, and whether it was stored.
 type Relayed = (u16, u16, bool);
 
-/// Runs until the replica closes.
+/// Runs until the replica closes. What it knows can be found out again, so a panic only costs time.
 pub(super) fn run<L: EventLog>(inner: &Arc<Inner<L>>, runtime: &Runtime) {
+    while catch_unwind(AssertUnwindSafe(|| carry_all(inner, runtime))).is_err() {
+        tracing::error!("the courier panicked; it begins again");
+        std::thread::sleep(TAKE_OVER);
+    }
+}
+
+fn carry_all<L: EventLog>(inner: &Arc<Inner<L>>, runtime: &Runtime) {
     runtime.block_on(async {
         let mut ways: BTreeMap<(u16, u16), Way> = BTreeMap::new();
         let (answers, mut answered) = tokio::sync::mpsc::channel::<Relayed>(RELAY_MESSAGES);
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut cleaned = Instant::now();
+        let mut looked_at = vec![0; inner.slots.len()];
         loop {
             let mut own = BTreeSet::new();
             let mut all = false;
@@ -137,7 +164,9 @@ pub(super) fn run<L: EventLog>(inner: &Arc<Inner<L>>, runtime: &Runtime) {
                 inner.courier.fail_overdue();
                 if cleaned.elapsed() > HOUSEKEEPING {
                     cleaned = Instant::now();
-                    inner.log.partitions().iter().for_each(|partition| drop_ended(inner, partition));
+                    for (partition, from) in inner.log.partitions().iter().zip(&mut looked_at) {
+                        *from = drop_ended(inner, partition, *from);
+                    }
                 }
             }
         }
@@ -193,6 +222,9 @@ fn carry<L: EventLog>(
             .map(<[u8]>::to_vec)
             .collect();
         drop(state);
+        if messages.is_empty() {
+            continue;
+        }
         let messages: Vec<_> = messages.iter().map(|message| MessageBytes(message)).collect();
         way.sent = Some((first + messages.len() as u64 - 1, now));
         let relay = Event::Relay(Relay { from: from.0, first, messages });
@@ -212,7 +244,12 @@ fn submit<L: EventLog>(
     let ticket = EventTicket::new(&call, 0, None);
     let refused = inner.appender.submit(partition, |out| event.encode(out), Some(ticket));
     if let Err((error, ticket)) = refused {
-        tracing::debug!(eventlog.partition = partition.0, error = %SubmitError::from(error), "a message waits");
+        match SubmitError::from(error) {
+            error @ SubmitError::TooLarge { .. } => {
+                tracing::error!(eventlog.partition = partition.0, %error, "messages to a partition cannot be carried");
+            }
+            error => tracing::debug!(eventlog.partition = partition.0, %error, "a message waits"),
+        }
         if let Some(ticket) = ticket {
             ticket.fail(&AppendError::Unavailable("refused".into()));
         }
@@ -225,25 +262,25 @@ fn submit<L: EventLog>(
     });
 }
 
-/// Drops aliases that lead to profiles which have ended: nobody may ever come by again to notice.
-fn drop_ended<L: EventLog>(inner: &Arc<Inner<L>>, partition: Partition) {
+/// Has the fold look at some aliases that seem to lead to profiles which have ended: nobody may ever come by again to notice.
+/// Returns where to go on.
+fn drop_ended<L: EventLog>(inner: &Arc<Inner<L>>, partition: Partition, from: usize) -> usize {
     let settled: Vec<_> = {
         let state = inner.slots[partition.index()].state.read();
-        if state.fold.links().outbox > 0 {
-            return;
-        }
         let before = LogTime(inner.log.now().0.saturating_sub(SETTLED_MS));
         let owned = |(client, address, _, epoch): (&str, Address<'_>, _, u64)| {
             (client.to_owned(), address.as_str().to_owned(), epoch)
         };
-        state.fold.aliases_before(before).map(owned).collect()
+        state.fold.aliases_before(before).skip(from).take(LOOKED_AT).map(owned).collect()
     };
+    let next = if settled.len() < LOOKED_AT { 0 } else { from + LOOKED_AT };
     let ended = settled.into_iter().filter(|(client, address, _)| {
-        ClientCode::new(client).is_ok_and(|client| inner.has_ended(&client, Address::from_canonical(address)))
+        ClientCode::new(client).is_ok_and(|client| inner.seems_ended(&client, Address::from_canonical(address)))
     });
-    for (client, address, epoch) in ended.take(DROPS) {
+    for (client, address, epoch) in ended {
         let event = Event::DropAlias(DropAlias { client: &client, address: &address, epoch });
         // What is refused now is dropped at another time.
         let _ = inner.appender.submit(partition, |out| event.encode(out), None);
     }
+    next
 }

@@ -97,21 +97,19 @@ impl<L: EventLog> Inner<L> {
         })
     }
 
-    /// Whether an alias leads to nothing, and nothing is on its way.
-    pub(super) fn has_ended(&self, client: &ClientCode, address: Address<'_>) -> bool {
+    /// Whether an alias seems to lead to nothing.
+    pub(super) fn seems_ended(&self, client: &ClientCode, address: Address<'_>) -> bool {
         let Ok(trace) = self.trace(client, address) else { return false };
-        let is_still = self.under_way(&trace).is_ok_and(|ways| ways.is_empty());
-        trace.end != End::Returning && is_still && matches!(self.read_at(client, &trace, |_| ()), Ok(None))
+        trace.end != End::Returning && matches!(self.read_at(client, &trace, |_| ()), Ok(None))
     }
 
     /// Messages on the ways of a trace that have not arrived: `(from, to, number)`.
     fn under_way(&self, trace: &Trace) -> Result<Vec<(Partition, Partition, u64)>, SubmitError> {
         let mut under_way = Vec::new();
         for &(from, to) in &trace.ways {
-            let last = self.look(from, |state, _| state.destinations().find(|(t, _)| *t == to.0))?;
-            if let Some((_, last)) = last
-                && self.look(to, |state, _| state.heard(from.0))? < last
-            {
+            // Also what has been delivered, as far as the log goes: this node may have read less of one partition.
+            let last = self.look(from, |state, _| state.said(to.0))?;
+            if self.look(to, |state, _| state.heard(from.0))? < last {
                 under_way.push((from, to, last));
             }
         }
@@ -132,7 +130,7 @@ impl<L: EventLog> Replica<L> {
     ) -> Result<Option<R>, SubmitError> {
         let inner = &*self.inner;
         let deadline = Instant::now() + MOVING_PATIENCE;
-        let mut read = Some(read);
+        let (mut read, mut before) = (Some(read), None);
         loop {
             let trace = inner.trace(client, address)?;
             let found = inner.read_at(client, &trace, |profile| read.take().map(|read| read(profile)))?;
@@ -142,7 +140,12 @@ impl<L: EventLog> Replica<L> {
             let is_returning = trace.end == End::Returning;
             let under_way = inner.under_way(&trace)?;
             if !is_returning && under_way.is_empty() {
-                return Ok(None);
+                // Each partition was looked at by itself: it may have moved in between, and then the way is another.
+                if before.as_ref() == Some(&trace) {
+                    return Ok(None);
+                }
+                before = Some(trace);
+                continue;
             }
             // What is under way now may be what was looked for; what comes later is not.
             let arrived = || -> Result<bool, SubmitError> {
@@ -172,13 +175,24 @@ impl<L: EventLog> Replica<L> {
         self.inner.trace(client, address)
     }
 
+    /// Waits while the profile of an address is on its way back to it.
+    pub(crate) async fn settled(&self, client: &ClientCode, address: Address<'_>) -> Result<(), SubmitError> {
+        if self.inner.trace(client, address)?.end == End::Returning {
+            self.profile(client, address, |_| ()).await?;
+        }
+        Ok(())
+    }
+
     /// Whether a profile lives where a trace ends, and holds the address by which it got there.
     pub(crate) fn is_live(&self, client: &ClientCode, trace: &Trace) -> Result<bool, SubmitError> {
         Ok(self.inner.read_at(client, trace, |_| ())?.is_some())
     }
 
     /// Whether a partition has room for another event that goes on to others.
-    pub(crate) fn takes_links(&self, partition: Partition) -> Result<(), SubmitError> {
+    ///
+    /// # Errors
+    /// When it has not, or has stopped.
+    pub fn takes_links(&self, partition: Partition) -> Result<(), SubmitError> {
         let waiting = self.inner.look(partition, |state, _| state.links().outbox)?;
         if waiting < cameo_profile::limits::OUTBOX_MESSAGES { Ok(()) } else { Err(SubmitError::Busy) }
     }

@@ -115,9 +115,7 @@ impl PartitionState {
             }
             Event::Unlink(event) => self.unlink(at, event),
             Event::DropAlias(event) => {
-                if let Some(client) = self.clients.find(event.client) {
-                    self.aliases.remove(client, event.address, event.epoch);
-                }
+                self.drop_alias(at, event);
                 Outcome::Applied
             }
             Event::Relay(event) => self.relay(at, event),
@@ -132,7 +130,7 @@ impl PartitionState {
         let client = self.clients.intern(event.client);
         if event.route == Route::Direct {
             let via = Via { address: event.via, under: "", epoch: None };
-            if event.via == event.home || self.holds(client, event.home, event.via, None, at) {
+            if self.holds(client, event.home, event.via, None, at) {
                 return Outcome::Visit(self.visit_here(at, client, event.home, event, None, Some(via)));
             }
             return self.begin(at, event.client, event.via, walk(at, event, event.via, None));
@@ -201,7 +199,7 @@ impl PartitionState {
         };
         if event.route == Route::Direct {
             let via = Via { address: event.via, under: "", epoch: None };
-            if event.via == event.address || self.holds(client, event.address, event.via, None, at) {
+            if self.holds(client, event.address, event.via, None, at) {
                 return Outcome::Update(self.update_here(at, client, event.address, event, None, Some(via)));
             }
             return self.begin(at, event.client, event.via, walk(event.via, false));

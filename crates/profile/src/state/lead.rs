@@ -72,6 +72,12 @@ impl PartitionState {
         self.outbox.after(to, number)
     }
 
+    /// Number of the last message that was ever said to a partition, 0 = none.
+    #[must_use]
+    pub fn said(&self, to: u16) -> u64 {
+        self.outbox.said(to)
+    }
+
     /// Number of the last message heard from a partition.
     #[must_use]
     pub fn heard(&self, from: u16) -> u64 {

@@ -167,7 +167,8 @@ fn moved_part<'a>(draft: &mut Draft<'a>, moved: &'a MovedPart, child: &'a str, n
 pub(super) fn take_back<'a>(draft: &mut Draft<'a>, names: &mut Names, moved: &'a Moved, now: u64) {
     begin_parts(draft);
     draft.created_at = draft.created_at.min(moved.created_at);
-    draft.active_at = draft.active_at.max(moved.active_at);
+    // That it was asked for is activity: what was idle among others must not have ended by itself.
+    draft.active_at = now;
     draft.modified_at = now;
     let (visits, categories) = borrowed(moved.visits.as_ref(), names);
     add_visits(&mut draft.visits, &mut draft.categories, visits, categories.clone());
@@ -233,7 +234,7 @@ fn add_attribute<'a>(
 }
 
 /// Takes the part of an address out, with the parts of those that are linked through it; `None` when there is none.
-pub(super) fn take_out(draft: &mut Draft<'_>, names: &Names, address: &str) -> Option<Moved> {
+pub(super) fn take_out(draft: &mut Draft<'_>, names: &Names, address: &str) -> Option<(Moved, Vec<LetGo>)> {
     let root = draft.parts.iter().position(|part| part.address == address.as_bytes()).filter(|at| *at > 0)?;
     let goes = below(draft, root);
     let mut places = vec![u32::MAX; draft.parts.len()];
@@ -264,10 +265,11 @@ pub(super) fn take_out(draft: &mut Draft<'_>, names: &Names, address: &str) -> O
             None => taken.attributes.push(fresh),
         }
     }
+    let gone = shrink(&mut taken, names);
     forget_if_alone(&mut taken);
     let moved = Moved::of(&taken, names);
     remain(draft, &goes);
-    Some(moved)
+    Some((moved, gone))
 }
 
 /// Which parts are linked through the one at `root`, itself included.
@@ -340,12 +342,38 @@ pub(super) fn leave(draft: &mut Draft<'_>, address: &str, epoch: u64) {
     }
 }
 
-/// Makes the part of the address that did nothing for longest one with the home's own, when there are too many; returns
-/// its address and epoch. What it did stays, and can no longer be undone.
-pub(super) fn let_go(draft: &mut Draft<'_>) -> Option<(Box<str>, u64, bool)> {
-    if draft.parts.len() <= limits::LINKED_ADDRESSES {
-        return None;
+/// An address that is linked no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LetGo {
+    pub(super) address: Box<str>,
+    pub(super) epoch: u64,
+    /// It had left before.
+    pub(super) left: bool,
+}
+
+/// Lets the idlest addresses go until what is said of the others fits into a message, and there are not too many.
+pub(super) fn shrink(draft: &mut Draft<'_>, names: &Names) -> Vec<LetGo> {
+    let mut gone = Vec::new();
+    while draft.parts.len() > limits::LINKED_ADDRESSES || parts_bytes(draft, names) > limits::MESSAGE_PARTS_BYTES {
+        let Some(one) = let_go(draft) else { break };
+        gone.push(one);
     }
+    gone
+}
+
+/// About how many bytes a message takes for the parts of a profile.
+fn parts_bytes(draft: &Draft<'_>, names: &Names) -> usize {
+    let categories =
+        |part: &Part<'_>| part.categories.iter().map(|(name, _)| names.text(*name).len() + 8).sum::<usize>();
+    draft.parts.iter().map(|part| PART_OVERHEAD + part.address.len() + part.under.len() + categories(part)).sum()
+}
+
+/// Bytes of a part's numbers and visits in a message, about.
+const PART_OVERHEAD: usize = 128;
+
+/// Makes the part of the address that did nothing for longest one with the home's own. What it did stays, and can no longer be
+/// undone.
+fn let_go(draft: &mut Draft<'_>) -> Option<LetGo> {
     let idlest = |&at: &usize| (draft.is_here(at), draft.parts[at].active_at);
     let at = (1..draft.parts.len()).min_by_key(idlest)?;
     let (part, left) = (draft.parts[at].clone(), !draft.is_here(at));
@@ -368,5 +396,5 @@ pub(super) fn let_go(draft: &mut Draft<'_>) -> Option<(Box<str>, u64, bool)> {
         }
     }
     draft.attributes = kept;
-    Some((text(part.address), part.epoch, left))
+    Some(LetGo { address: text(part.address), epoch: part.epoch, left })
 }

@@ -98,6 +98,11 @@ impl Outbox {
         some.map(|(to, queue)| (*to, queue.end() - 1))
     }
 
+    /// Number of the last message that was ever said to a partition, 0 = none.
+    pub(crate) fn said(&self, to: u16) -> u64 {
+        self.queues.get(&to).map_or(0, |queue| queue.end() - 1)
+    }
+
     /// Messages for a partition after a number, with the number of the first.
     pub(crate) fn after(&self, to: u16, number: u64) -> (u64, impl Iterator<Item = &[u8]>) {
         let queue = self.queues.get(&to);

@@ -19,7 +19,7 @@ use super::fold::{Outcome, UpdateOutcome, VisitOutcome, store};
 use super::message::{Joined, Message, Moved, MovedAttribute, Saga, Walk, What};
 use super::moved;
 use super::touched::Touch;
-use crate::event::{Event, Relay, Unlink};
+use crate::event::{DropAlias, Event, Relay, Unlink};
 use crate::ids::{Address, partition_in};
 use crate::limits;
 use crate::packed::{Draft, Packed, key_hash};
@@ -104,6 +104,25 @@ impl PartitionState {
         Outcome::Relayed { heard: self.outbox.heard(event.from) }
     }
 
+    /// Looks whether an alias still leads somewhere: an empty walk goes along, and is sent back if it does not.
+    pub(super) fn drop_alias(&mut self, at: LogTime, event: &DropAlias<'_>) {
+        let client = self.clients.intern(event.client);
+        if self.aliases.get(client, event.address).is_none_or(|alias| alias.epoch != event.epoch) {
+            return;
+        }
+        let address: Box<str> = event.address.into();
+        let walk = Walk {
+            next: Vec::new(),
+            named: vec![address.clone()],
+            via: address,
+            time: at.0,
+            joined: Vec::new(),
+            event: Vec::new(),
+            duplicate: None,
+        };
+        self.send(at, event.client, event.address, walk);
+    }
+
     pub(super) fn unlink(&mut self, at: LogTime, event: &Unlink<'_>) -> Outcome {
         let client = self.clients.intern(event.client);
         let alias = self.aliases.get(client, event.address).filter(|alias| alias.epoch == event.epoch);
@@ -143,7 +162,7 @@ impl PartitionState {
             }
             What::GiveBack(moved) => self.give_back(at, client, message, moved, queue),
             what => {
-                if let What::Left { address, epoch } = &what {
+                if let What::Left { address, epoch } | What::TakeOut { address, epoch } = &what {
                     self.aliases.let_go(client, &message.to, address, *epoch);
                 }
                 let (message, what) = match self.go_on(at, client, message, what, false, queue) {
@@ -255,7 +274,7 @@ impl PartitionState {
                     self.take_in(at, client, &message, &joined, queue);
                 }
                 let held = self.held(at, client, &message.to);
-                let mut moved = self.take(at, client, &message.to, &next);
+                let mut moved = self.take(at, client, (&message.client, &message.to), &next, queue);
                 more = moved.as_mut().map_or(Vec::new(), |m| m.split_off(limits::MESSAGE_ATTRIBUTE_BYTES));
                 let epoch = self.aliases.set(client, &message.to, &next, at.0);
                 for (other, epoch) in held {
@@ -312,8 +331,18 @@ impl PartitionState {
     }
 
     /// Takes the profile that lives at an address out of this partition.
-    fn take(&mut self, at: LogTime, client: u32, address: &str, to: &str) -> Option<Moved> {
-        let moved = self.draft(client, address, at).map(|draft| Moved::of(&draft, &self.names));
+    fn take(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        (code, address): (&str, &str),
+        to: &str,
+        queue: &mut VecDeque<Message>,
+    ) -> Option<Moved> {
+        let moved = self.draft(client, address, at).map(|mut draft| {
+            drop_all(code, moved::shrink(&mut draft, &self.names), queue);
+            Moved::of(&draft, &self.names)
+        });
         let bytes = address.as_bytes();
         self.remove(key_hash(client, bytes), client, bytes);
         if moved.is_some() {
@@ -338,11 +367,8 @@ impl PartitionState {
             draft = begin();
             moved::take_in(&mut draft, &mut self.names, without, under, at.0);
         }
-        if let Some((address, epoch, left)) = moved::let_go(&mut draft)
-            && !left
-        {
-            queue.push_back(Message::new(code, &address, What::Drop { epoch }));
-        }
+        let gone = moved::shrink(&mut draft, &self.names);
+        drop_all(code, gone, queue);
         self.put(at, client, home, &draft);
         self.touch(client, home, Touch::Joined { address: joined.child.clone() });
     }
@@ -380,7 +406,7 @@ impl PartitionState {
                 Outcome::Applied
             }
             Ok(Event::Erase(_)) => Outcome::Erase { found: self.erase_with(at, client, home, &message.client, queue) },
-            // A profile alone, that was on its way back and found its address linked again.
+            // Nothing but a look, or a profile that was on its way back and found its address linked again.
             _ => Outcome::Applied,
         }
     }
@@ -433,7 +459,10 @@ impl PartitionState {
             && let Some(packed) = self.copy(client, &home, at)
         {
             let mut draft = packed.head().draft();
-            moved = moved::take_out(&mut draft, &self.names, address);
+            if let Some((taken, gone)) = moved::take_out(&mut draft, &self.names, address) {
+                drop_all(&message.client, gone, queue);
+                moved = Some(taken);
+            }
             draft.modified_at = at.0;
             self.put(at, client, &home, &draft);
             self.touch(client, &home, Touch::TakenOut { address: address.into() });
@@ -551,6 +580,12 @@ impl PartitionState {
             self.none_ends_before = self.none_ends_before.min(client.ends_at(draft.active_at.max(at.0)));
         }
     }
+}
+
+/// Tells addresses that were let go that they are on their own.
+fn drop_all(client: &str, gone: Vec<moved::LetGo>, queue: &mut VecDeque<Message>) {
+    let linked = gone.into_iter().filter(|one| !one.left);
+    queue.extend(linked.map(|one| Message::new(client, &one.address, What::Drop { epoch: one.epoch })));
 }
 
 /// Sends a message back to the address by which it came, whose alias leads nowhere.

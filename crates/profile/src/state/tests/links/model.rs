@@ -19,8 +19,6 @@ enum Did {
 #[derive(Clone, Debug, Default)]
 struct Profile {
     active_at: u64,
-    /// By address.
-    active: BTreeMap<String, u64>,
     did: Vec<(String, Did)>,
 }
 
@@ -59,7 +57,7 @@ impl Model {
                     self.act(address, did, now);
                 }
             }
-            Deed::Unlink { id } => self.unlink(ADDRESSES[usize::from(*id)]),
+            Deed::Unlink { id } => self.unlink(ADDRESSES[usize::from(*id)], now),
             Deed::Erase { id } => {
                 let home = self.home(ADDRESSES[usize::from(*id)]);
                 self.profiles.remove(&home);
@@ -77,7 +75,6 @@ impl Model {
     fn act(&mut self, by: &str, did: Vec<Did>, now: u64) {
         let profile = self.profiles.entry(self.follows.get(by).cloned().unwrap_or_else(|| by.to_owned())).or_default();
         profile.active_at = now;
-        profile.active.insert(by.to_owned(), now);
         profile.did.extend(did.into_iter().map(|did| (by.to_owned(), did)));
     }
 
@@ -92,7 +89,7 @@ impl Model {
         }
     }
 
-    fn unlink(&mut self, device: &str) {
+    fn unlink(&mut self, device: &str, now: u64) {
         let Some(person) = self.follows.remove(device) else { return };
         let Some(profile) = self.profiles.get_mut(&person) else { return };
         let (own, rest) = std::mem::take(&mut profile.did).into_iter().partition(|(by, _)| by == device);
@@ -102,9 +99,7 @@ impl Model {
             Did::Brought(all) => all.into_iter().map(|did| (by.clone(), did)).collect(),
             did => vec![(by, did)],
         });
-        let active_at = profile.active.get(device).copied().unwrap_or_default();
-        let active = [(device.to_owned(), active_at)].into();
-        self.profiles.insert(device.to_owned(), Profile { active_at, active, did: flat.collect() });
+        self.profiles.insert(device.to_owned(), Profile { active_at: now, did: flat.collect() });
     }
 
     pub(super) fn read(&self, address: &str) -> Option<Read> {
