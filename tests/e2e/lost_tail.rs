@@ -10,7 +10,6 @@ use cameo_tests::{process, wait};
 use serde_json::{Value, json};
 
 use crate::common;
-use crate::snapshots::digests;
 
 /// Copies the streams of the log, and of nothing else, as they are in a server's store.
 fn copy_log(from: &Path, to: &Path) {
@@ -59,7 +58,7 @@ fn what_nats_has_lost_comes_back_from_what_edges_have_kept() {
     wait::until("edges that are ready", || (0..2).all(|n| is_ready(&cluster, n)).then_some(()));
     visits(&cluster, "lost");
     visits(&cluster, "lost-too");
-    let before = digests(&cluster);
+    let before = cluster.digests();
     assert_eq!(before["edge-1"], before["edge-2"]);
 
     cluster.nats.kill(0);
@@ -101,7 +100,7 @@ fn what_nats_has_lost_comes_back_from_what_edges_have_kept() {
         cluster.restart_edge(n);
     }
     // The late visit was answered with an unknown outcome, and may be behind what came back; nothing else is.
-    let back = digests(&cluster);
+    let back = cluster.digests();
     assert_eq!(back["edge-1"], back["edge-2"]);
     let of = |all: &BTreeMap<String, Value>| -> Vec<Value> {
         let partitions = all["edge-1"].as_array().expect("partitions");
@@ -112,7 +111,7 @@ fn what_nats_has_lost_comes_back_from_what_edges_have_kept() {
     cluster.visit(0, &ids[0], "late");
     // One that has nothing but the log reads the same in it.
     cluster.join_edge(2);
-    let after = digests(&cluster);
+    let after = cluster.digests();
     assert_eq!(after.len(), 3, "{after:?}");
     assert!(after.values().all(|one| *one == after["edge-1"]), "{after:?}");
     let profiles = cluster.agreed(&ids);
