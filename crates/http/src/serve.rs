@@ -198,7 +198,7 @@ impl Serving {
     async fn connection(self, tcp: TcpStream, peer: Peer, watcher: Watcher) {
         let (wire, router, encrypted) = match &self.tls {
             None => (Wire::Plain(tcp), self.router, false),
-            Some(tls) => match tls.accept(tcp).await {
+            Some(tls) => match tls.accept(tcp, peer.0.ip()).await {
                 Ok(Begun::Tls(stream)) => (Wire::Tls(stream), self.router, true),
                 Ok(Begun::Plain(tcp)) => (Wire::Plain(tcp), self.plain, false),
                 Err(error) => {

@@ -3,28 +3,38 @@
 //!
 //! What it is not: who a caller is says a token or a password, not a certificate.
 
+use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 /// How long a caller may take from connecting to the end of its handshake. Ours: a few lost packets on a slow line.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes under way at a time. Ours: each is up to a millisecond of work and some 50 KB; further ones wait, and the
-/// time they wait is part of their [`HANDSHAKE_TIMEOUT`].
+/// How long it may take to send its whole ClientHello, which is the first it sends. Ours: half of the handshake's.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Callers whose ClientHello is waited for. Ours: nobody's time is spent on them, and a few KB each; further ones wait in turn.
+const HELLOS: usize = 4096;
+/// Handshakes under way at a time, of callers who have sent their ClientHello. Ours: each is up to a millisecond of work and
+/// some 50 KB; further ones wait, and the time they wait is part of their [`HANDSHAKE_TIMEOUT`].
 const HANDSHAKES: usize = 512;
+/// Connections of one address (of a network of 64 bits with IPv6) between their begin and the end of their handshake. Ours: a
+/// quarter of [`HANDSHAKES`], so that no caller takes them all; further ones wait, as a balancer's may well do for a moment.
+const OF_ONE_ADDRESS: usize = 128;
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// First byte of every TLS connection: a record of type handshake (RFC 8446, 5.1).
@@ -87,9 +97,44 @@ impl ResolvesServerCert for Current {
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
-    acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
     current: Arc<Current>,
+    hellos: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    addresses: Addresses,
+}
+
+/// The places of each address that has a connection in its handshake.
+type Addresses = Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>;
+
+/// The places of one address; they are forgotten with the last who asks for one.
+struct OfAddress {
+    all: Addresses,
+    address: IpAddr,
+    places: Arc<Semaphore>,
+}
+
+impl OfAddress {
+    fn new(all: &Addresses, peer: IpAddr) -> Self {
+        let address = match peer.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+            v4 => v4,
+        };
+        let mut held = all.lock();
+        let places = Arc::clone(held.entry(address).or_insert_with(|| Arc::new(Semaphore::new(OF_ONE_ADDRESS))));
+        drop(held);
+        Self { all: Arc::clone(all), address, places }
+    }
+}
+
+impl Drop for OfAddress {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        // This one's and the map's: they are handed out under the lock alone.
+        if Arc::strong_count(&self.places) == 2 {
+            all.remove(&self.address);
+        }
+    }
 }
 
 impl std::fmt::Debug for Tls {
@@ -120,8 +165,9 @@ impl Tls {
         let resolver = Arc::clone(&current);
         let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { files, acceptor, current, handshakes: Arc::new(Semaphore::new(HANDSHAKES)) })
+        let config = Arc::new(config);
+        let (hellos, handshakes) = (Arc::new(Semaphore::new(HELLOS)), Arc::new(Semaphore::new(HANDSHAKES)));
+        Ok(Self { files, config, current, hellos, handshakes, addresses: Addresses::default() })
     }
 
     /// Looks at the files every few seconds, for ever, and uses what it finds for new connections. A pair that cannot be
@@ -154,15 +200,22 @@ impl Tls {
 
     /// Takes a connection through its handshake. Who does not begin with TLS gets no handshake: it shall be told in
     /// words.
-    pub(crate) async fn accept(&self, tcp: TcpStream) -> io::Result<Begun> {
+    pub(crate) async fn accept(&self, tcp: TcpStream, peer: IpAddr) -> io::Result<Begun> {
         let begun = async {
-            let mut first = [0];
-            if tcp.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
-                return Ok(Begun::Plain(tcp));
-            }
-            // The semaphore is never closed.
+            // The semaphores are never closed.
+            let of_address = OfAddress::new(&self.addresses, peer);
+            let _of_address = of_address.places.acquire().await;
+            let hello = {
+                let _place = self.hellos.acquire().await;
+                let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the ClientHello took too long");
+                tokio::time::timeout(HELLO_TIMEOUT, hello(tcp)).await.map_err(late)??
+            };
+            let start = match hello {
+                Hello::Tls(start) => start,
+                Hello::Plain(tcp) => return Ok(Begun::Plain(tcp)),
+            };
             let _place = self.handshakes.acquire().await;
-            Ok(Begun::Tls(Box::new(self.acceptor.accept(tcp).await?)))
+            Ok(Begun::Tls(Box::new(start.into_stream(Arc::clone(&self.config)).await?)))
         };
         let begun = match tokio::time::timeout(HANDSHAKE_TIMEOUT, begun).await {
             Ok(begun) => begun,
@@ -173,6 +226,20 @@ impl Tls {
         }
         begun
     }
+}
+
+enum Hello {
+    Tls(Box<StartHandshake<TcpStream>>),
+    Plain(TcpStream),
+}
+
+/// Reads what a caller begins with: a whole ClientHello, or a first byte of something else.
+async fn hello(tcp: TcpStream) -> io::Result<Hello> {
+    let mut first = [0];
+    if tcp.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
+        return Ok(Hello::Plain(tcp));
+    }
+    Ok(Hello::Tls(Box::new(LazyConfigAcceptor::new(Acceptor::default(), tcp).await?)))
 }
 
 fn describe(error: &TlsError) -> String {

@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Served {
     address: SocketAddr,
     files: TlsFiles,
+    tls: Tls,
     _dir: tempfile::TempDir,
 }
 
@@ -47,8 +48,8 @@ impl Served {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = Tls::open(files.clone()).unwrap();
-        tokio::spawn(serve(listener, Some(tls), with_fallbacks(router), std::future::pending()));
-        (Self { address, files, _dir: dir }, certificate)
+        tokio::spawn(serve(listener, Some(tls.clone()), with_fallbacks(router), std::future::pending()));
+        (Self { address, files, tls, _dir: dir }, certificate)
     }
 
     async fn connect(&self, trusted: &CertificateDer<'static>) -> io::Result<client::TlsStream<TcpStream>> {
@@ -150,4 +151,35 @@ fn what_is_wrong_with_the_files_is_named() {
     issue(&other);
     let mixed = TlsFiles { key: other.key, ..files };
     assert!(failure(&mixed).contains("cannot be used together"), "{}", failure(&mixed));
+}
+
+#[tokio::test]
+async fn who_is_slow_with_its_hello_keeps_nobody_else_from_a_handshake() {
+    let (served, certificate) = Served::start().await;
+    let (addresses, each) = (5, OF_ONE_ADDRESS + 10);
+    let mut slow = Vec::new();
+    for n in 0..addresses {
+        for _ in 0..each {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::from(([127, 0, 1, 1 + n], 0))).unwrap();
+            let mut stream = socket.connect(served.address).await.unwrap();
+            stream.write_all(&[HANDSHAKE_RECORD, 3, 1, 2, 0, 1]).await.unwrap();
+            slow.push(stream);
+        }
+    }
+    // More than there are places for handshakes, and they have none of them; no address has more than its part.
+    const { assert!(5 * OF_ONE_ADDRESS > HANDSHAKES) };
+    assert!(served.tls.hellos.available_permits() >= HELLOS - usize::from(addresses) * OF_ONE_ADDRESS);
+    assert_eq!(served.tls.handshakes.available_permits(), HANDSHAKES);
+    let mut stream = served.connect(&certificate).await.expect("a handshake beside the slow ones");
+    stream.write_all(HOW).await.unwrap();
+    assert!(rest(&mut stream).await.ends_with("encrypted"));
+    drop(slow);
+    // All of it is given back.
+    let all = async {
+        while !served.tls.addresses.lock().is_empty() || served.tls.hellos.available_permits() < HELLOS {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("places are given back");
 }
