@@ -5,6 +5,7 @@
 //! with each other is in `walk` (ADR 8).
 
 mod alias;
+mod carry;
 mod edit;
 mod fold;
 mod lead;

@@ -41,10 +41,13 @@ pub(crate) enum What {
     TakeOut { address: Box<str>, epoch: u64 },
     /// Here it is, if there was any.
     GiveBack(Option<Moved>),
+    /// All of it has been given back.
+    Unlinked { found: bool },
     /// The alias of this epoch leads nowhere any more.
     Drop { epoch: u64 },
-    /// Attributes of an address that did not fit into the message that linked it.
-    More { child: Box<str>, attributes: Vec<(Box<str>, MovedAttribute)> },
+    /// Attributes of an address that did not fit into the message that linked it, by the alias of this epoch, or gave it back
+    /// (0).
+    More { child: Box<str>, epoch: u64, attributes: Vec<(Box<str>, MovedAttribute)> },
 }
 
 /// An event on its way, and the links to be made before it is applied.
@@ -74,6 +77,8 @@ pub(crate) struct Joined {
     /// Of its alias.
     pub(crate) epoch: u64,
     pub(crate) moved: Option<Moved>,
+    /// For one that came from another home: the addresses that point to it, with their epochs.
+    pub(crate) held: Option<Vec<(Box<str>, u64)>>,
 }
 
 /// A profile between two homes.

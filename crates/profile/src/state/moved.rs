@@ -105,6 +105,15 @@ pub(super) fn take_in<'a>(draft: &mut Draft<'a>, names: &mut Names, joined: &'a 
     draft.modified_at = now;
     draft.active_at = draft.active_at.max(now);
     let child = part(draft, &joined.child, under, joined.epoch, now);
+    if let Some(held) = &joined.held {
+        // What went elsewhere by itself, while this one was with others, does not come back with it.
+        for part in draft.parts.iter_mut().filter(|part| part.under == joined.child.as_bytes()) {
+            part.left |= held.iter().all(|(address, epoch)| part.address != address.as_bytes() || part.epoch > *epoch);
+        }
+        for (address, epoch) in held {
+            part(draft, address, &joined.child, *epoch, now);
+        }
+    }
     let Some(moved) = &joined.moved else { return };
     let shown: BTreeSet<Name<'_>> = draft.shown().map(|attribute| attribute.name).collect();
     draft.created_at = draft.created_at.min(moved.created_at);

@@ -14,10 +14,10 @@
 use std::collections::VecDeque;
 
 use super::PartitionState;
+use super::carry::chunks;
 use super::edit::Via;
-use super::fold::{Outcome, UpdateOutcome, VisitOutcome, store};
-use super::message::{Joined, Message, Moved, MovedAttribute, Saga, Walk, What};
-use super::moved;
+use super::fold::{Outcome, UpdateOutcome, VisitOutcome};
+use super::message::{Joined, Message, Saga, Walk, What};
 use super::touched::Touch;
 use crate::event::{DropAlias, Event, Relay, Unlink};
 use crate::ids::{Address, partition_in};
@@ -52,7 +52,7 @@ impl PartitionState {
     }
 
     /// The profile that lives at `home` and has not ended.
-    fn draft(&self, client: u32, home: &str, now: LogTime) -> Option<Draft<'_>> {
+    pub(super) fn draft(&self, client: u32, home: &str, now: LogTime) -> Option<Draft<'_>> {
         let (address, settings) = (home.as_bytes(), self.clients.get(client)?);
         let packed = self.profiles.find(key_hash(client, address), |packed| packed.is(client, address))?;
         let head = packed.head();
@@ -60,7 +60,7 @@ impl PartitionState {
     }
 
     /// The same, in bytes of its own, so that the state can be changed meanwhile.
-    fn copy(&self, client: u32, home: &str, now: LogTime) -> Option<Packed> {
+    pub(super) fn copy(&self, client: u32, home: &str, now: LogTime) -> Option<Packed> {
         let (address, settings) = (home.as_bytes(), self.clients.get(client)?);
         let packed = self.profiles.find(key_hash(client, address), |packed| packed.is(client, address))?;
         (now.0 < settings.ends_at(packed.head().active_at)).then(|| packed.clone())
@@ -160,7 +160,8 @@ impl PartitionState {
             What::Drop { epoch } => {
                 self.aliases.remove(client, &message.to, epoch);
             }
-            What::GiveBack(moved) => self.give_back(at, client, message, moved, queue),
+            What::GiveBack(moved) => self.give_back(at, client, &message, moved, queue),
+            What::Unlinked { found } => self.complete(message, Outcome::Unlink { found }),
             what => {
                 if let What::Left { address, epoch } | What::TakeOut { address, epoch } = &what {
                     self.aliases.let_go(client, &message.to, address, *epoch);
@@ -172,8 +173,10 @@ impl PartitionState {
                 match what {
                     What::Left { address, epoch } => self.left(at, client, &message, &address, epoch),
                     What::TakeOut { address, epoch } => self.take_out(at, client, message, &address, epoch, queue),
-                    What::More { child, attributes } => self.more(at, client, message, child, attributes, queue),
-                    What::Walk(_) | What::GiveBack(_) | What::Drop { .. } => {}
+                    What::More { child, epoch, attributes } => {
+                        self.more(at, client, message, (child, epoch), attributes, queue);
+                    }
+                    What::Walk(_) | What::GiveBack(_) | What::Unlinked { .. } | What::Drop { .. } => {}
                 }
             }
         }
@@ -280,7 +283,7 @@ impl PartitionState {
                 for (other, epoch) in held {
                     self.aliases.hold(client, &message.to, &other, epoch);
                 }
-                walk.joined.push(Joined { child: message.to.clone(), epoch, moved });
+                walk.joined.push(Joined { child: message.to.clone(), epoch, moved, held: None });
                 walk.next.remove(0);
                 (next, epoch)
             }
@@ -306,76 +309,25 @@ impl PartitionState {
                     &old,
                     What::Left { address: message.to.clone(), epoch: old_epoch },
                 ));
-                walk.joined.push(Joined { child: message.to.clone(), epoch, moved: None });
+                let held = self.aliases.get(client, &message.to).map(|alias| alias.held.clone());
+                walk.joined.push(Joined { child: message.to.clone(), epoch, moved: None, held });
                 walk.next.remove(0);
                 (next, epoch)
             }
         };
         let child = std::mem::replace(&mut message.to, to);
         message.trail.push((child.clone(), epoch));
-        let client = message.client.clone();
-        let to = message.to.clone();
+        if !more.is_empty() {
+            // All of it comes before the event, whose end is waited for.
+            let joined = Walk { joined: std::mem::take(&mut walk.joined), event: Vec::new(), ..walk.clone() };
+            queue.push_back(Message { saga: None, what: What::Walk(joined), ..message.clone() });
+            for attributes in chunks(more) {
+                let what = What::More { child: child.clone(), epoch, attributes };
+                queue.push_back(Message::new(&message.client, &message.to, what));
+            }
+        }
         message.what = What::Walk(walk);
         queue.push_back(message);
-        for attributes in chunks(more) {
-            let what = What::More { child: child.clone(), attributes };
-            queue.push_back(Message::new(&client, &to, what));
-        }
-    }
-
-    /// The addresses that point to a home, with their epochs.
-    fn held(&self, at: LogTime, client: u32, home: &str) -> Vec<(Box<str>, u64)> {
-        let Some(draft) = self.draft(client, home, at) else { return Vec::new() };
-        let direct = draft.parts.iter().skip(1).filter(|part| part.under.is_empty() && !part.left);
-        direct.map(|part| (std::str::from_utf8(part.address).unwrap_or_default().into(), part.epoch)).collect()
-    }
-
-    /// Takes the profile that lives at an address out of this partition.
-    fn take(
-        &mut self,
-        at: LogTime,
-        client: u32,
-        (code, address): (&str, &str),
-        to: &str,
-        queue: &mut VecDeque<Message>,
-    ) -> Option<Moved> {
-        let moved = self.draft(client, address, at).map(|mut draft| {
-            drop_all(code, moved::shrink(&mut draft, &self.names), queue);
-            Moved::of(&draft, &self.names)
-        });
-        let bytes = address.as_bytes();
-        self.remove(key_hash(client, bytes), client, bytes);
-        if moved.is_some() {
-            self.touch(client, address, Touch::Moved { to: to.into() });
-        }
-        moved
-    }
-
-    fn take_in(&mut self, at: LogTime, client: u32, message: &Message, joined: &Joined, queue: &mut VecDeque<Message>) {
-        let (code, home) = (&*message.client, &*message.to);
-        let under = under(&message.trail, &joined.child);
-        let held = self.copy(client, home, at);
-        let begin = || held.as_ref().map_or_else(|| Draft::created(at.0), |packed| packed.head().draft());
-        let mut draft = begin();
-        moved::take_in(&mut draft, &mut self.names, joined, under, at.0);
-        let mut without = None;
-        if joined.moved.is_some() && self.packed_bytes(client, home, &draft) > limits::LINKED_PROFILE_BYTES {
-            let moved = joined.moved.clone().map(|moved| Moved { attributes: Vec::new(), ..moved });
-            without = Some(Joined { moved, ..joined.clone() });
-        }
-        if let Some(without) = &without {
-            draft = begin();
-            moved::take_in(&mut draft, &mut self.names, without, under, at.0);
-        }
-        let gone = moved::shrink(&mut draft, &self.names);
-        drop_all(code, gone, queue);
-        self.put(at, client, home, &draft);
-        self.touch(client, home, Touch::Joined { address: joined.child.clone() });
-    }
-
-    fn packed_bytes(&mut self, client: u32, home: &str, draft: &Draft<'_>) -> usize {
-        draft.pack(client, home.as_bytes(), &mut self.scratch);
-        self.scratch.len()
     }
 
     /// Applies the event of a walk to the profile that lives where it arrived.
@@ -435,157 +387,6 @@ impl PartitionState {
         self.touch(client, home, Touch::Erased);
         true
     }
-
-    fn left(&mut self, at: LogTime, client: u32, message: &Message, address: &str, epoch: u64) {
-        let Some(packed) = self.copy(client, &message.to, at) else { return };
-        let mut draft = packed.head().draft();
-        moved::leave(&mut draft, address, epoch);
-        self.put(at, client, &message.to, &draft);
-        self.touch(client, &message.to, Touch::Left { address: address.into() });
-    }
-
-    fn take_out(
-        &mut self,
-        at: LogTime,
-        client: u32,
-        mut message: Message,
-        address: &str,
-        epoch: u64,
-        queue: &mut VecDeque<Message>,
-    ) {
-        let home = message.to.clone();
-        let mut moved = None;
-        if self.holds(client, &home, address, Some(epoch), at)
-            && let Some(packed) = self.copy(client, &home, at)
-        {
-            let mut draft = packed.head().draft();
-            if let Some((taken, gone)) = moved::take_out(&mut draft, &self.names, address) {
-                drop_all(&message.client, gone, queue);
-                moved = Some(taken);
-            }
-            draft.modified_at = at.0;
-            self.put(at, client, &home, &draft);
-            self.touch(client, &home, Touch::TakenOut { address: address.into() });
-        }
-        let more = moved.as_mut().map_or(Vec::new(), |moved| moved.split_off(limits::MESSAGE_ATTRIBUTE_BYTES));
-        message.to = address.into();
-        message.what = What::GiveBack(moved);
-        let code = message.client.clone();
-        queue.push_back(message);
-        for attributes in chunks(more) {
-            let what = What::More { child: address.into(), attributes };
-            queue.push_back(Message::new(&code, address, what));
-        }
-    }
-
-    fn give_back(
-        &mut self,
-        at: LogTime,
-        client: u32,
-        message: Message,
-        moved: Option<Moved>,
-        queue: &mut VecDeque<Message>,
-    ) {
-        let found = moved.is_some();
-        let alias = self.aliases.get(client, &message.to);
-        match alias.map(|alias| (alias.target().map(Box::<str>::from), alias.epoch)) {
-            // Linked again in the meantime: it goes on to where the address is by now.
-            Some((Some(to), epoch)) => {
-                let walk = Walk {
-                    next: Vec::new(),
-                    named: vec![message.to.clone()],
-                    via: message.to.clone(),
-                    time: at.0,
-                    joined: vec![Joined { child: message.to.clone(), epoch, moved }],
-                    event: Vec::new(),
-                    duplicate: None,
-                };
-                queue.push_back(Message {
-                    client: message.client.clone(),
-                    to,
-                    saga: None,
-                    trail: vec![(message.to.clone(), epoch)],
-                    drop: 0,
-                    steps: message.steps,
-                    what: What::Walk(walk),
-                });
-            }
-            _ => {
-                let held = alias.map_or(Vec::new(), |alias| alias.held.clone());
-                if let Some(epoch) = alias.map(|alias| alias.epoch) {
-                    self.aliases.remove(client, &message.to, epoch);
-                }
-                self.take_back(at, client, &message.to, moved.as_ref(), &held);
-            }
-        }
-        self.complete(message, Outcome::Unlink { found });
-    }
-
-    /// Makes what was taken out elsewhere the profile of its own address again, with those that point to it.
-    fn take_back(&mut self, at: LogTime, client: u32, home: &str, moved: Option<&Moved>, held: &[(Box<str>, u64)]) {
-        let packed = self.copy(client, home, at);
-        if packed.is_none() && moved.is_none() && held.is_empty() {
-            return;
-        }
-        let created_at = moved.map_or(at.0, |moved| moved.created_at);
-        let mut draft = packed.as_ref().map_or_else(|| Draft::created(created_at), |packed| packed.head().draft());
-        if let Some(moved) = moved {
-            moved::take_back(&mut draft, &mut self.names, moved, at.0);
-        }
-        for (other, epoch) in held {
-            moved::part(&mut draft, other, "", *epoch, at.0);
-        }
-        self.put(at, client, home, &draft);
-        if moved.is_some() {
-            self.touch(client, home, Touch::GivenBack);
-        }
-    }
-
-    fn more(
-        &mut self,
-        at: LogTime,
-        client: u32,
-        mut message: Message,
-        child: Box<str>,
-        attributes: Vec<(Box<str>, MovedAttribute)>,
-        queue: &mut VecDeque<Message>,
-    ) {
-        let is_home = *message.to == *child;
-        if !is_home && !self.holds(client, &message.to, &child, None, at) {
-            if message.steps < limits::WALK_STEPS {
-                message.to.clone_from(&child);
-                message.what = What::More { child, attributes };
-                queue.push_back(message);
-            }
-            return;
-        }
-        let Some(packed) = self.copy(client, &message.to, at) else { return };
-        let mut draft = packed.head().draft();
-        moved::take_more(&mut draft, &mut self.names, if is_home { "" } else { &child }, &attributes);
-        if self.packed_bytes(client, &message.to, &draft) <= limits::LINKED_PROFILE_BYTES {
-            self.put(at, client, &message.to, &draft);
-            self.touch(client, &message.to, Touch::More { address: child });
-        }
-    }
-
-    /// Writes a profile whole.
-    fn put(&mut self, at: LogTime, client: u32, home: &str, draft: &Draft<'_>) {
-        let address = home.as_bytes();
-        draft.pack(client, address, &mut self.scratch);
-        let hash = key_hash(client, address);
-        let Self { profiles, scratch, bytes, changed, .. } = self;
-        let entry = profiles.entry(hash, |packed| packed.is(client, address), Packed::hash);
-        store(entry, scratch, hash, bytes, changed);
-        if let Some(client) = self.clients.get(client) {
-            self.none_ends_before = self.none_ends_before.min(client.ends_at(draft.active_at.max(at.0)));
-        }
-    }
-}
-
-/// Tells addresses that were let go that they are on their own.
-fn drop_all(client: &str, gone: Vec<moved::LetGo>, queue: &mut VecDeque<Message>) {
-    let linked = gone.into_iter().filter(|one| !one.left);
-    queue.extend(linked.map(|one| Message::new(client, &one.address, What::Drop { epoch: one.epoch })));
 }
 
 /// Sends a message back to the address by which it came, whose alias leads nowhere.
@@ -603,25 +404,7 @@ fn send_back(mut message: Message, mut what: What, queue: &mut VecDeque<Message>
 }
 
 /// The address through which one of a trail is linked to its end; empty = to the end itself.
-fn under<'t>(trail: &'t [(Box<str>, u64)], address: &str) -> &'t str {
+pub(super) fn under<'t>(trail: &'t [(Box<str>, u64)], address: &str) -> &'t str {
     let place = trail.iter().position(|(passed, _)| **passed == *address);
     place.and_then(|place| trail.get(place + 1)).map_or("", |(above, _)| above)
-}
-
-/// Attributes in messages of a size that the log takes.
-fn chunks(attributes: Vec<(Box<str>, MovedAttribute)>) -> Vec<Vec<(Box<str>, MovedAttribute)>> {
-    let mut all: Vec<Vec<_>> = Vec::new();
-    let mut bytes = usize::MAX;
-    for (address, attribute) in attributes {
-        let size = address.len() + attribute.bytes();
-        if bytes.saturating_add(size) > limits::MESSAGE_ATTRIBUTE_BYTES {
-            all.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += size;
-        if let Some(last) = all.last_mut() {
-            last.push((address, attribute));
-        }
-    }
-    all
 }
