@@ -100,6 +100,11 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
     })
 }
 
+/// What a node without profiles says of itself: it serves from when it is there, and has nothing to catch up with.
+fn without_profiles() -> NodeStatus {
+    NodeStatus { ready: true, ..NodeStatus::default() }
+}
+
 /// Runs a gateway until it is told to stop.
 pub(crate) fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
@@ -109,7 +114,7 @@ pub(crate) fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         std::fs::create_dir_all(&common.data_dir)
             .with_context(|| format!("cannot create {}", common.data_dir.display()))?;
         let nats = connect(common).await?;
-        let node = start_node(common, &nats, "gateway", config.control_key, NodeStatus::default).await?;
+        let node = start_node(common, &nats, "gateway", config.control_key, without_profiles).await?;
         let ledger = wait_for("an edge", async || RemoteLedger::find(&nats, NAME).await).await?;
         let gateway = cameo_gateway::GatewayConfig {
             auth: node.verifier(),
@@ -164,7 +169,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
             plane.ensure_client(&client.code, client.lifetime_days).await?;
         }
         let made_up = plane.ensure_admin(config.admin_password.as_ref().map(|password| password.0.clone())).await?;
-        let node = start_node(common, &nats, "control", sealer.verifying(), NodeStatus::default).await?;
+        let node = start_node(common, &nats, "control", sealer.verifying(), without_profiles).await?;
         let shortened = wait_for("the streams of the log", async || JetStreamLog::open(&nats, NAME).await).await?;
         plane.ask_nodes_by(Arc::new(nodes::RemoteNodes::new(&nats, NAME)));
         tokio::spawn(retention::keep(shortened, Objects::new(&nats, NAME), config.retention));

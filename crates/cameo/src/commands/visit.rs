@@ -106,7 +106,10 @@ async fn send(args: SendArgs) -> anyhow::Result<Done> {
         remark!("warning: {warning}");
     }
     say!("accepted")?;
-    profile::print_profile(&reply["profile"])?;
+    // Left out where the client requires authentication.
+    if reply["profile"].is_object() {
+        profile::print_profile(&reply["profile"])?;
+    }
     Ok(Done::Whole)
 }
 

@@ -94,7 +94,10 @@ pub(super) async fn post<L: EventLog>(
     let known = client.map_err(|_| Refusal::new(400, "the client is not URL-encoded UTF-8"));
     let known = known.and_then(|Path(client)| {
         body::check_plain(&head.headers)?;
-        Ok((app.client(&client)?, returned(query.as_deref())?))
+        let (client, render) = (app.client(&client)?, returned(query.as_deref())?);
+        // Visits are open, what is known of a visitor is not.
+        let render = render.filter(|_| !client.record.require_authentication);
+        Ok((client, render))
     });
     let (client, render) = match known {
         Ok(known) => known,

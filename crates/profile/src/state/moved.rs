@@ -236,6 +236,8 @@ fn add_attribute<'a>(
     let fresh = Attribute { name, time: moved.time, value, part, shadowed, arrival: draft.next_arrival };
     let same = |held: &&mut Attribute<'_>| (held.name, held.part, held.shadowed) == (name, part, shadowed);
     match draft.attributes.iter_mut().find(same) {
+        // Of what an address brought at several times the first is what the profile may show, and the latest its own.
+        Some(held) if shadowed && held.time != fresh.time => draft.attributes.push(fresh),
         Some(held) if held.time <= fresh.time => *held = fresh,
         Some(_) => {}
         None => draft.attributes.push(fresh),

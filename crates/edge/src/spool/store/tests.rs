@@ -1,4 +1,4 @@
-//! The spool's database goes on after a failed write. That a full disk fails one: tests/e2e/full_disk.rs.
+//! The spool's database goes on after a failed write, whatever made it fail.
 
 use std::fs;
 
