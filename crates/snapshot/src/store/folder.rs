@@ -34,7 +34,11 @@ impl Folder {
         for entry in entries {
             let entry = entry.map_err(StoreError::at("list", &self.0))?;
             let Some(name) = entry.file_name().to_str().and_then(Name::parse) else { continue };
-            let meta = entry.metadata().map_err(StoreError::at("look at", &entry.path()))?;
+            let meta = match entry.metadata() {
+                // Removed since it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                meta => meta.map_err(StoreError::at("look at", &entry.path()))?,
+            };
             let at = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
             listed.push(Listed { name, at_ms: at.as_millis() as u64, bytes: meta.len() });
         }
