@@ -46,6 +46,8 @@ const APPEND_PATIENCE: Duration = Duration::from_secs(10);
 const LINK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a new leader may seem to lack what was stored.
 const READY_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the answer to one look may take: the leader that it was sent to may be gone, and nobody answers for it.
+const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 /// Pause before a stream is looked at again that nobody leads.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Frames of one lane under way at once.
@@ -344,7 +346,7 @@ impl Inner {
                 return Err(unsure("there is no connection to NATS".into()));
             }
             if stream.looked.load(Ordering::Acquire) != losses {
-                match tokio::time::timeout(left, self.look(stream)).await {
+                match tokio::time::timeout(left.min(LOOK_PATIENCE), self.look(stream)).await {
                     Ok(Ok(None)) => stream.looked.store(losses, Ordering::Release),
                     Ok(Ok(Some(lost)))
                         if end.saturating_duration_since(Instant::now()) < APPEND_PATIENCE - READY_PATIENCE =>

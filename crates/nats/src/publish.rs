@@ -10,7 +10,7 @@ use crate::connection::{Nats, RequestError};
 
 /// How long one attempt waits for its answer: far above what a healthy quorum takes. After an election of 4 to 5 s, this is
 /// what is lost on top; an attempt too many costs nothing but itself.
-const ATTEMPT: Duration = Duration::from_secs(1);
+const ATTEMPT: Duration = Duration::from_millis(600);
 /// How long a connection is waited for before anything was sent: to another server it takes milliseconds.
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after an answer that says "not now".
