@@ -20,6 +20,7 @@ mod memory;
 mod operations;
 mod pages;
 mod pipes;
+mod producers;
 mod profile_api;
 mod restart;
 mod snapshots;

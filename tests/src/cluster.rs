@@ -402,6 +402,12 @@ impl Cluster {
         });
     }
 
+    /// Where producers reach NATS, and the password of their user.
+    #[must_use]
+    pub fn producer(&self) -> (String, &'static str) {
+        (self.nats.urls().swap_remove(0), PASSWORD)
+    }
+
     /// Whether somebody may publish to a subject, with what JetStream says to it: the seconds given are waited for.
     ///
     /// # Panics

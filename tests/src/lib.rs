@@ -11,6 +11,7 @@ pub mod needs;
 pub mod process;
 pub mod proxy;
 pub mod random;
+pub mod readme;
 pub mod server;
 pub mod targets;
 pub mod tmpfs;

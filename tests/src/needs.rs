@@ -6,6 +6,8 @@ pub const TMPFS: &str = "tmpfs";
 pub const BROWSER: &str = "browser";
 /// A NATS server that tests can start: `CAMEO_NATS_SERVER`.
 pub const NATS: &str = "nats";
+/// The Python client of NATS: in `CAMEO_NATS_PY`, for `PYTHONPATH`.
+pub const NATS_PY: &str = "nats-py";
 /// Docker with Compose, and images for `docker-compose.yml`: real ones, or stand-ins built here.
 pub const DOCKER: &str = "docker";
 /// The whole real access log lies beside the repository.
@@ -27,4 +29,10 @@ pub fn have(name: &str) -> bool {
     );
     eprintln!("LEFT OUT: needs {name}; `cargo xtask needs` says why");
     false
+}
+
+/// Where the Python client of NATS is.
+#[must_use]
+pub fn nats_py() -> std::ffi::OsString {
+    std::env::var_os("CAMEO_NATS_PY").unwrap_or_default()
 }

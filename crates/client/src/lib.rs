@@ -4,6 +4,8 @@
 //! anything twice: visits that all carry an event id, changes and uploads of files (which always carry a key), and reads.
 //! A retry waits as long as the server asks, at most ten seconds, and there are four at most.
 //!
+//! With the feature `nats` there is also a producer of visits over a NATS connection of the caller's own (`nats::Producer`).
+//!
 //! A server of `https://` is trusted by the system's authorities, or by those of a file.
 //!
 //! What it is not: it keeps no queue, no cache and no state beyond a pool of connections.
@@ -24,6 +26,8 @@
 mod admin;
 mod bulk;
 mod error;
+#[cfg(feature = "nats")]
+pub mod nats;
 #[cfg(test)]
 mod tests;
 pub mod tls;

@@ -137,7 +137,11 @@ impl Visit {
     }
 
     pub(crate) fn has_event_id(&self) -> bool {
+        self.event_id_text().is_some()
+    }
+
+    pub(crate) fn event_id_text(&self) -> Option<&str> {
         // Null is none: a retry would count twice.
-        self.0.get("eventId").is_some_and(Value::is_string)
+        self.0.get("eventId").and_then(Value::as_str)
     }
 }

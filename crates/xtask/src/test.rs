@@ -30,7 +30,7 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<(), String> {
     let docs = run_step(&mut command(&["test", "--workspace", "--doc", "--quiet"]));
     let mut tests = command(&["test", "--workspace", "--all-targets", "--no-fail-fast", "--"]);
     tests.args(args).env("CAMEO_BIN", binary).env("CAMEO_HAVE", survey.have());
-    tests.env("CAMEO_NATS_SERVER", needs::nats_server(root));
+    tests.env("CAMEO_NATS_SERVER", needs::nats_server(root)).env("CAMEO_NATS_PY", needs::nats_py_dir(root));
     run_step(&mut tests)?;
     docs
 }
