@@ -269,6 +269,7 @@ impl PartitionState {
         queue: &mut VecDeque<Message>,
     ) {
         let is_device = |address: &str| Address::from_canonical(address).parts().0.is_device();
+        let is_lower = |a: &str, b: &str| Address::from_canonical(a).height() < Address::from_canonical(b).height();
         let mut more = Vec::new();
         let (to, epoch) = match up {
             // What comes along belongs to this address first: it moves as one.
@@ -293,13 +294,20 @@ impl PartitionState {
             }
             // The device moves as a whole.
             Some((to, epoch)) if is_device(&to) && !is_device(&next) => (to, epoch),
-            // Nobody has logged in: the other names of the device join the person who has this one.
-            Some((to, _)) if !is_device(&to) && walk.next.iter().all(|next| is_device(next)) => {
-                walk.next.push(to);
-                message.to = walk.next.remove(0);
-                message.what = What::Walk(walk);
-                queue.push_back(message);
-                return;
+            // Nobody has logged in: the other names of the device join the one it has, which may be a person's. Of two that
+            // are alike the lower one is linked to the higher.
+            Some((to, epoch)) if walk.next.iter().all(|next| is_device(next)) => {
+                if is_lower(&to, &next) {
+                    (to, epoch)
+                } else {
+                    walk.next.push(to);
+                    message.to = walk.next.remove(0);
+                    // The walk goes by another way from here.
+                    message.trail.clear();
+                    message.what = What::Walk(walk);
+                    queue.push_back(message);
+                    return;
+                }
             }
             // Whoever logged in last has it; what it did stays where it was.
             Some((old, old_epoch)) => {

@@ -85,11 +85,27 @@ fn the_names_of_a_device_move_together_and_an_unknown_one_joins_the_person() {
     world.settle();
     assert_eq!(world.read("ecid:f").unwrap().home, "tp:p");
     assert_eq!(one(world.read("tp:p").as_ref(), "c").as_deref(), Some("3"));
+    // So is one that comes in place of another, whichever of the two is higher, and nobody else's.
+    for renewed in ["ecid:d", "ecid:g"] {
+        world.visit(&["tnt:t", renewed], &[(renewed, "4")], None, &[]);
+        world.settle();
+        assert_eq!(world.read(renewed).unwrap().home, "tp:p", "{renewed}");
+        assert_eq!(world.read("tnt:t"), world.read("tp:p"), "{renewed}");
+        assert_eq!(one(world.read("tp:p").as_ref(), renewed).as_deref(), Some("4"));
+    }
+    // Also while nobody has logged in.
+    for ids in [["tnt:x", "ecid:l"], ["tnt:x", "ecid:k"], ["tnt:x", "ecid:m"]] {
+        world.visit(&ids, &[(ids[1], "5")], None, &[]);
+        world.settle();
+    }
+    let device = world.read("tnt:x").unwrap();
+    assert_eq!((device.home.as_str(), device.attributes.len(), device.visits.0), ("ecid:k", 3, 3));
+    assert_eq!(device.ids, ["ecid:l", "ecid:m", "tnt:x"]);
     // The ECID goes, and what is linked through it.
     world.unlink("ecid:e");
     world.settle();
     let device = world.read("tnt:t").unwrap();
-    assert_eq!((device.home.as_str(), device.attributes.len(), device.visits.0), ("ecid:e", 2, 2));
+    assert_eq!((device.home.as_str(), device.attributes.len(), device.visits.0), ("ecid:e", 4, 4));
     assert_eq!(world.read("tp:p").unwrap().attributes.len(), 1);
 }
 
