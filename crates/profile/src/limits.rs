@@ -67,9 +67,9 @@ pub const MESSAGE_PARTS_BYTES: usize = 192 * 1024;
 /// A profile with everything that its addresses brought, packed, in bytes. Ours: past it what another one brings is
 /// counted, but its attributes are not kept.
 pub const LINKED_PROFILE_BYTES: usize = 1 << 20;
-/// Steps that a message makes at most before it is applied where it is. Ours: aliases point upwards, so a walk has a
-/// handful; it ends one that nobody foresaw.
-pub const WALK_STEPS: u8 = 64;
+/// Steps that a message makes at most; there its chain of aliases is cut. Ours: a walk has a handful of steps, and longer
+/// chains come from customer ids that were linked to each other one by one.
+pub const WALK_STEPS: u8 = 250;
 /// How far ahead of the node's clock `occurredAt` may be, in milliseconds. Ours: room for clock skew, no more.
 pub const OCCURRED_AT_AHEAD_MS: u64 = 5 * 60_000;
 /// A profile, packed, in bytes: attributes, ids, counters (TARGET_API §3: "a profile's data ≤ 64 KB").

@@ -6,14 +6,14 @@ use std::time::Duration;
 use cameo_eventlog::EventLog;
 use cameo_profile::state::Lead;
 use cameo_profile::view::ProfileRef;
-use cameo_profile::{Address, AddressBuf, ClientCode, LogTime, Partition, PartitionState};
+use cameo_profile::{Address, AddressBuf, ClientCode, LogTime, Partition, PartitionState, limits};
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::{Inner, Replica, SubmitError};
 
-/// Aliases followed at most. Ours: they point upwards through four kinds; customer ids can point to each other.
-const HOPS: usize = 64;
+/// Aliases followed at most: as many as addresses can lead to one home. Most have one or two.
+const HOPS: usize = limits::LINKED_ADDRESSES + 1;
 /// How long a read waits for a profile that is between two partitions. Past it the caller is told to come again.
 const MOVING_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -194,7 +194,7 @@ impl<L: EventLog> Replica<L> {
     /// When it has not, or has stopped.
     pub fn takes_links(&self, partition: Partition) -> Result<(), SubmitError> {
         let waiting = self.inner.look(partition, |state, _| state.links().outbox)?;
-        if waiting < cameo_profile::limits::OUTBOX_MESSAGES { Ok(()) } else { Err(SubmitError::Busy) }
+        if waiting < limits::OUTBOX_MESSAGES { Ok(()) } else { Err(SubmitError::Busy) }
     }
 
     /// The epoch of an address's alias, if it has one that leads somewhere.

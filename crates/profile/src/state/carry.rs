@@ -161,7 +161,14 @@ impl PartitionState {
     }
 
     /// Makes what was taken out elsewhere the profile of its own address again, with those that point to it.
-    fn take_back(&mut self, at: LogTime, client: u32, home: &str, moved: Option<&Moved>, held: &[(Box<str>, u64)]) {
+    pub(super) fn take_back(
+        &mut self,
+        at: LogTime,
+        client: u32,
+        home: &str,
+        moved: Option<&Moved>,
+        held: &[(Box<str>, u64)],
+    ) {
         let packed = self.copy(client, home, at);
         if packed.is_none() && moved.is_none() && held.is_empty() {
             return;

@@ -194,6 +194,7 @@ impl PartitionState {
         queue: &mut VecDeque<Message>,
     ) -> Option<(Message, What)> {
         if message.steps >= limits::WALK_STEPS {
+            self.cut(at, client, &message, queue);
             return Some((message, what));
         }
         if let Some((below, epoch)) = message.trail.last()
@@ -209,6 +210,17 @@ impl PartitionState {
         message.trail.push((std::mem::replace(&mut message.to, up), epoch));
         queue.push_back(Message { what, ..message });
         None
+    }
+
+    /// Makes an address of a chain that is too long to be walked a home again, so that what is applied there is found by those
+    /// below. What they did before stays above.
+    fn cut(&mut self, at: LogTime, client: u32, message: &Message, queue: &mut VecDeque<Message>) {
+        let Some(alias) = self.aliases.get(client, &message.to) else { return };
+        let (held, epoch) = (alias.held.clone(), alias.epoch);
+        let Some(to) = alias.target().map(Box::<str>::from) else { return };
+        self.aliases.remove(client, &message.to, epoch);
+        self.take_back(at, client, &message.to, None, &held);
+        queue.push_back(Message::new(&message.client, &to, What::Left { address: message.to.clone(), epoch }));
     }
 
     /// Whether an address knows another one that points to it, or is to know it from now on.

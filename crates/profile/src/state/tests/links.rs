@@ -269,6 +269,33 @@ fn past_the_limit_of_addresses_the_idlest_is_let_go_and_its_past_stays() {
     assert_eq!(world.read("tnt:d0").unwrap().home, "tnt:d0");
 }
 
+#[test]
+fn a_chain_that_is_too_long_to_walk_is_cut_and_what_is_applied_is_seen() {
+    let mut world = World::new(16);
+    // The smaller text is the higher one.
+    let ids: Vec<_> = (0..300).map(|n| format!("cust:crm:{:03}", 500 - n)).collect();
+    for pair in ids.windows(2) {
+        world.visit(&[&pair[0], &pair[1]], &[], None, &[]);
+        world.settle();
+    }
+    let (lowest, highest) = (&ids[0], &ids[299]);
+    let person = world.read(highest).unwrap();
+    assert_eq!((person.visits.0, person.ids.len()), (299, 299));
+    assert_eq!(world.read(lowest).as_ref(), Some(&person));
+    for value in ["1", "2"] {
+        world.visit(&[lowest], &[("a", value)], None, &[]);
+        world.settle();
+        assert_eq!(one(world.read(lowest).as_ref(), "a").as_deref(), Some(value));
+    }
+    world.update(lowest, &[("b", "3")], &[]);
+    world.settle();
+    let below = world.read(lowest).unwrap();
+    assert_eq!((one(Some(&below), "b").as_deref(), below.visits.0), (Some("3"), 2));
+    assert_eq!(world.read(&ids[100]).as_ref(), Some(&below));
+    assert_eq!(world.read(highest).unwrap().visits.0, 299);
+    world.restarted();
+}
+
 /// One thing that happens.
 #[derive(Clone, Debug)]
 enum Deed {
