@@ -307,17 +307,19 @@ pub(crate) fn partition_in(client: &str, text: &str, count: PartitionCount) -> P
 
 /// A tntId without the location hint that the vendor's servers append: `x.28_0` is the visitor `x`, last seen by cluster
 /// 28 there (vendor's `VisitorId`: a tntId "should not contain a dot unless the dot delimits the location hint"). Callers
-/// that moved here keep such ids for two years in cookies and files, some with the hint and some without.
+/// that moved here keep such ids for two years in cookies and files, some with the hint, some without, some with two.
 #[must_use]
 pub fn without_hint(tnt_id: &str) -> &str {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    match tnt_id.rsplit_once('.') {
-        Some((id, hint)) if !id.is_empty() => match hint.split_once('_') {
-            Some((cluster, node)) if is_number(cluster) && is_number(node) => id,
-            _ => tnt_id,
-        },
-        _ => tnt_id,
+    let is_hint = |text: &str| text.split_once('_').is_some_and(|(cluster, node)| is_number(cluster) && is_number(node));
+    let mut bare = tnt_id;
+    while let Some((id, hint)) = bare.rsplit_once('.')
+        && !id.is_empty()
+        && is_hint(hint)
+    {
+        bare = id;
     }
+    bare
 }
 
 /// An address of one's own, made from ids that callers sent.
@@ -411,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_location_hint_is_no_part_of_a_tnt_id() {
-        for (id, bare) in [("x.28_0", "x"), ("a.b.1_1", "a.b"), ("123-4.23_41", "123-4"), ("x.1_1.2_2", "x.1_1")] {
+        for (id, bare) in [("x.28_0", "x"), ("a.b.1_1", "a.b"), ("123-4.23_41", "123-4"), ("x.1_1.2_2", "x")] {
             assert_eq!(without_hint(id), bare);
         }
         for id in ["x", "x.", ".28_0", "x.28", "x.28_", "x._0", "x.28_0_1", "x.a_0", "x.28_0 ", "x.２８_0", ""] {

@@ -318,7 +318,10 @@ impl PartitionState {
         let values = event.columns.iter().zip(&row.values);
         let mut set: Vec<_> = values.filter_map(|(&name, value)| value.map(|value| (name, Some(value)))).collect();
         set.extend(row.removed.iter().filter_map(|&i| event.columns.get(usize::from(i)).map(|&name| (name, None))));
-        let change = Change { at, time, create: event.create, visit: None, set: &set, timed: &[], via };
+        // One that is on its way back is there, though not here yet.
+        let is_returning = self.aliases.get(client, home).is_some_and(|alias| alias.target().is_none());
+        let create = event.create || is_returning;
+        let change = Change { at, time, create, visit: None, set: &set, timed: &[], via };
         let changed = self.change(client, home.as_bytes(), &change);
         if matches!(changed, Changed::Created | Changed::Updated) {
             self.touch(client, home, Touch::Row { batch: event.batch.into(), line: row.line });

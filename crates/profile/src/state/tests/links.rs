@@ -270,6 +270,23 @@ fn past_the_limit_of_addresses_the_idlest_is_let_go_and_its_past_stays() {
 }
 
 #[test]
+fn a_row_for_a_profile_on_its_way_back_is_not_lost() {
+    let mut world = World::new(16);
+    world.visit(&["tnt:d", "tp:p"], &[("a", "1")], None, &[]);
+    world.settle();
+    world.unlink("tnt:d");
+    let row = BatchRow { line: 2, id: "d", values: vec![Some("2")], removed: vec![] };
+    let rows = BatchRows { client: "demo", batch: "demo-1-1", kind: "tnt", columns: vec!["b"], ..BatchRows::default() };
+    let partition = partition_in("demo", "tnt:d", PartitionCount::new(16).unwrap()).index();
+    world.apply(partition, &Event::BatchRows(BatchRows { rows: vec![row], occurred_at: world.now, ..rows }));
+    world.settle();
+    let device = world.read("tnt:d").unwrap();
+    assert_eq!((one(Some(&device), "a").as_deref(), one(Some(&device), "b").as_deref()), (Some("1"), Some("2")));
+    let part = world.states[partition].batch_part("demo", "demo-1-1").unwrap();
+    assert_eq!((part.not_found, part.high_line), (0, 2));
+}
+
+#[test]
 fn a_chain_that_is_too_long_to_walk_is_cut_and_what_is_applied_is_seen() {
     let mut world = World::new(16);
     // The smaller text is the higher one.
