@@ -311,7 +311,8 @@ pub(crate) fn partition_in(client: &str, text: &str, count: PartitionCount) -> P
 #[must_use]
 pub fn without_hint(tnt_id: &str) -> &str {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let is_hint = |text: &str| text.split_once('_').is_some_and(|(cluster, node)| is_number(cluster) && is_number(node));
+    let is_hint =
+        |text: &str| text.split_once('_').is_some_and(|(cluster, node)| is_number(cluster) && is_number(node));
     let mut bare = tnt_id;
     while let Some((id, hint)) = bare.rsplit_once('.')
         && !id.is_empty()

@@ -177,6 +177,10 @@ impl PartitionState {
         let mut draft = packed.as_ref().map_or_else(|| Draft::created(created_at), |packed| packed.head().draft());
         if let Some(moved) = moved {
             moved::take_back(&mut draft, &mut self.names, moved, at.0);
+            // One that was unlinked while all this was under way is on its own.
+            for part in draft.parts.iter_mut().skip(1).filter(|part| part.under.is_empty()) {
+                part.left |= !held.iter().any(|(other, _)| other.as_bytes() == part.address);
+            }
         }
         for (other, epoch) in held {
             moved::part(&mut draft, other, "", *epoch, at.0);

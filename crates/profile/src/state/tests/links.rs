@@ -287,6 +287,25 @@ fn a_row_for_a_profile_on_its_way_back_is_not_lost() {
 }
 
 #[test]
+fn a_device_and_its_ecid_that_are_unlinked_at_once_are_apart() {
+    for order in [["tnt:d", "ecid:e"], ["ecid:e", "tnt:d"]] {
+        let mut world = World::new(16);
+        world.visit(&["tnt:d", "ecid:e", "tp:p"], &[("a", "1")], None, &[]);
+        world.settle();
+        for address in order {
+            world.unlink(address);
+        }
+        world.settle();
+        for address in ["ecid:e", "tp:p"] {
+            let seen = world.read(address);
+            assert!(seen.is_none_or(|seen| seen.ids.is_empty() && seen.home == address), "{address}");
+        }
+        world.visit(&["tnt:d"], &[("b", "2")], None, &[]);
+        assert_eq!(world.read("tnt:d").map(|seen| seen.home).as_deref(), Some("tnt:d"));
+    }
+}
+
+#[test]
 fn a_chain_that_is_too_long_to_walk_is_cut_and_what_is_applied_is_seen() {
     let mut world = World::new(16);
     // The smaller text is the higher one.
