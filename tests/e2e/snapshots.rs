@@ -63,8 +63,19 @@ fn a_cluster_that_was_lost_begins_again_from_exported_snapshots() {
     assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(16), "{listed}");
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("exported");
+    let token = json!({"name": "pos", "scopes": ["profile:read"]});
+    let token = cluster.admin("POST", "/v1/demo/tokens", &token).expect(201).json();
+    let token = token["accessToken"].as_str().expect("a token").to_owned();
+    cluster.admin("PATCH", "/v1/demo/settings", &json!({"imsOrgId": "33@AdobeOrg"})).expect(200);
     let exported = cluster.operate(&["snapshot", "export", "--to", &to.to_string_lossy()]);
-    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let said = process::said(&exported);
+    assert!(exported.status.success() && said.contains("1 clients with their tokens, 1 users"), "{said}");
+    let control = to.join("control.json");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&control).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+    assert!(!std::fs::read_to_string(&control).unwrap().contains(&token), "a secret is nowhere");
+    let key = folder.path().join("signing.key");
+    std::fs::copy(cluster.signing_key(), &key).unwrap();
     // Not into a cluster that has something.
     let refused = cluster.operate(&["restore", "--from", &to.to_string_lossy()]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -81,21 +92,68 @@ fn a_cluster_that_was_lost_begins_again_from_exported_snapshots() {
     assert_eq!(after[1]["profileAttributes"]["visitCount"], before[1]["profileAttributes"]["visitCount"]);
     let of = again.digests();
     assert_eq!(of["edge-1"], of["edge-2"]);
+    // Its client, token and user are those of the lost one.
+    let settings = again.admin("GET", "/v1/demo/settings", &Value::Null).expect(200).json();
+    assert_eq!(settings["imsOrgId"], "33@AdobeOrg", "{settings}");
+    again.admin("PATCH", "/v1/demo/settings", &json!({"enableProfileApiAuthentication": true})).expect(200);
+    let read = Request::get("/v1/demo/profiles/tnt/l7");
+    again.ask(0, &read).expect(401);
+    again.ask(0, &read.header("Authorization", &format!("Bearer {token}"))).expect(200);
     drop(again);
 
-    // And into a single process.
+    // And into a single process, with them and without.
     let data = folder.path().join("single");
-    let server = restored(&to, &data);
+    let (server, said) = restored(&to, &data, None);
+    assert!(said.contains("profiles and batches alone") && said.contains("--signing-key-file"), "{said}");
     let profile = server.get("/v1/demo/profiles/tnt/l7").expect(200).json();
     assert_eq!(profile, before[7]);
+    drop(server);
+    let (server, said) = restored(&to, &folder.path().join("whole"), Some(&key));
+    assert!(said.contains("rotated, revoked or removed after that is good again"), "{said}");
+    let settings = Request::get("/v1/demo/settings").header("Authorization", &basic("admin", ADMIN_PASSWORD));
+    assert_eq!(server.send(&settings).expect(200).json()["imsOrgId"], "33@AdobeOrg");
+    // Nothing is written for a key that has signed none of it.
+    let stranger = folder.path().join("stranger.key");
+    std::fs::write(&stranger, "5c".repeat(32)).unwrap();
+    std::fs::set_permissions(&stranger, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let none = folder.path().join("none");
+    let refused = process::run(&restore(&to, &none, Some(&stranger)).iter().map(String::as_str).collect::<Vec<_>>());
+    let said = process::said(&refused);
+    assert!(!refused.status.success() && said.contains("signing key") && !none.exists(), "{said}");
 }
 
-/// A standalone server from a folder of snapshots.
-fn restored(from: &Path, data: &Path) -> Server {
-    let (from, data_dir) = (from.to_string_lossy(), data.to_string_lossy());
-    let restored = process::run(&["restore", "--from", &from, "--data-dir", &data_dir]);
-    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
-    Setup::at(data).start()
+#[test]
+fn an_export_lacks_nothing_when_partitions_never_had_anything() {
+    let Some(cluster) = Cluster::start(1, 1) else { return };
+    cluster.visit(0, "only", "one");
+    let folder = tempfile::tempdir().unwrap();
+    let export = || cluster.operate(&["snapshot", "export", "--to", &folder.path().to_string_lossy()]);
+    let early = export();
+    let said = process::said(&early);
+    assert_eq!(early.status.code(), Some(5), "{said}");
+    assert!(said.contains("has no snapshot yet"), "{said}");
+    cluster.admin("POST", "/v1/cluster/snapshots", &json!({})).expect(200);
+    let exported = export();
+    let said = process::said(&exported);
+    assert!(exported.status.success() && said.contains("12 have never had anything"), "{said}");
+}
+
+/// The command that restores a standalone server.
+fn restore(from: &Path, data: &Path, key: Option<&Path>) -> Vec<String> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mut command = vec!["restore".into(), "--from".into(), text(from), "--data-dir".into(), text(data)];
+    if let Some(key) = key {
+        command.extend(["--signing-key-file".into(), text(key)]);
+    }
+    command
+}
+
+/// A standalone server from a folder of snapshots, and what was said.
+fn restored(from: &Path, data: &Path, key: Option<&Path>) -> (Server, String) {
+    let restored = process::run(&restore(from, data, key).iter().map(String::as_str).collect::<Vec<_>>());
+    let said = process::said(&restored);
+    assert!(restored.status.success(), "{said}");
+    (Setup::at(data).start(), said)
 }
 
 #[test]
@@ -122,7 +180,8 @@ fn a_server_is_restored_from_its_folder_into_a_new_directory() {
     server.kill();
 
     let data = dir.path().join("new");
-    let server = restored(&snapshots, &data);
+    let (server, said) = restored(&snapshots, &data, None);
+    assert!(said.contains("Clients, tokens and users are made anew"), "{said}");
     assert_eq!(server.get("/v1/demo/profiles/tnt/r3").expect(200).json(), before);
     server.get("/v1/demo/profiles/tnt/after-the-snapshot").expect(404);
     common::visit(&server, &common::plain("r3"));

@@ -171,7 +171,10 @@ impl Cluster {
             cluster.networks = (0..edges).map(|_| network()).collect();
         }
         if let Some(folder) = cluster.plan.restored_from.clone() {
-            let restored = cluster.operate(&["restore", "--from", &folder.to_string_lossy()]);
+            let key = cluster.signing_key();
+            let command =
+                ["restore", "--from", &folder.to_string_lossy(), "--signing-key-file", &key.to_string_lossy()];
+            let restored = cluster.operate(&command);
             assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
         }
         // All at once, as compose does: who needs another waits for it.
@@ -400,6 +403,12 @@ impl Cluster {
                 nats.publish(&publish, wait::PATIENCE).await.expect("a message is stored");
             }
         });
+    }
+
+    /// The file with the control plane's signing key.
+    #[must_use]
+    pub fn signing_key(&self) -> PathBuf {
+        self.files.path().join("signing.key")
     }
 
     /// Where producers reach NATS, and the password of their user.

@@ -3,7 +3,8 @@
 //! What it is: tokens and their digests ([`token`]), scopes and roles ([`role`]), the signed record of a client with its
 //! tokens and settings ([`record`], [`seal`]), the control bucket ([`bucket`]), the lease protocol as pure decisions
 //! ([`lease`]), the node that follows the bucket ([`node`]), what it knows at a moment ([`state`]), the tower layer
-//! that asks it ([`verifier`]), and the table of routes with what each of them needs ([`routes`]).
+//! that asks it ([`verifier`]), the table of routes with what each of them needs ([`routes`]), and the records of a bucket as a
+//! file ([`backup`]).
 //!
 //! What it is not: it changes no record (that is `cameo-control`), and knows nothing of profiles or files.
 //!
@@ -18,6 +19,7 @@
 //!   functions.
 //! - **A record is what the control plane signed**, for this key, and never an older version than one seen before.
 
+pub mod backup;
 pub mod bucket;
 pub mod clock;
 mod hex;

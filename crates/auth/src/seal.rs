@@ -119,6 +119,11 @@ impl Sealer {
     }
 }
 
+/// Whether an entry has the shape of a sealed record, whoever signed it.
+pub(crate) fn is_sealed(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Sealed<'_>>(bytes).is_ok()
+}
+
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sealer(***)")

@@ -9,6 +9,7 @@ mod health;
 mod import;
 mod log;
 mod profile;
+mod restore;
 mod snapshot;
 mod visit;
 
@@ -76,8 +77,8 @@ enum Command {
     /// Take, list and export snapshots of all partitions
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
-    /// Make a new server's data, or a new cluster's log, from a folder of snapshots
-    Restore(Box<snapshot::RestoreArgs>),
+    /// Make a new server's data, or a new cluster's log, from a folder of snapshots: profiles and batches, and with the signing key clients, tokens and users
+    Restore(Box<restore::RestoreArgs>),
     /// Give the log of a cluster back what NATS has lost of it
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -151,7 +152,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Client(command) => on_runtime(admin::client(command)),
         Command::Cluster(args) => on_runtime(snapshot::cluster(args)),
         Command::Snapshot(command) => on_runtime(snapshot::run(command)),
-        Command::Restore(args) => on_runtime(snapshot::restore(*args)),
+        Command::Restore(args) => on_runtime(restore::run(*args)),
         Command::Log(command) => on_runtime(log::run(command)),
         Command::Audit(args) => on_runtime(admin::audit(args)),
         Command::Bench(args) => on_runtime(bench::run(*args)),

@@ -245,6 +245,19 @@ impl JetStreamLog {
         Ok(true)
     }
 
+    /// Whether a partition has frames, or had some that were trimmed away meanwhile, or may have had.
+    ///
+    /// # Errors
+    /// When NATS cannot be asked.
+    pub async fn has_frames(&self, partition: Partition) -> Result<bool, OpenError> {
+        if self.first(partition) > Position(1) {
+            return Ok(true);
+        }
+        let number = self.0.stream_of(partition);
+        let subject = format!("{}.log.{number}.{partition}", self.0.name);
+        Ok(self.0.nats.last_of(&self.0.streams[number].name, &subject).await?.is_some())
+    }
+
     /// Opens a log whose streams are all there; `None` when one is not there yet.
     ///
     /// # Errors
