@@ -317,19 +317,26 @@ impl<'a> Draft<'a> {
         true
     }
 
+    /// Of each attribute, by its place, whether another one of its name has a higher rank; empty without parts, where every
+    /// name stands once.
+    pub(crate) fn hidden(&self) -> Vec<bool> {
+        if self.parts.is_empty() {
+            return Vec::new();
+        }
+        let mut order: Vec<usize> = (0..self.attributes.len()).collect();
+        let key = |&at: &usize| (self.attributes[at].name, self.attributes[at].rank());
+        order.sort_unstable_by_key(key);
+        let mut hidden = vec![false; self.attributes.len()];
+        for pair in order.windows(2) {
+            hidden[pair[0]] = self.attributes[pair[0]].name == self.attributes[pair[1]].name;
+        }
+        hidden
+    }
+
     /// The attributes that are shown, in the order they were first set: of each name the one of the highest rank, if it
     /// is no removal.
     pub(crate) fn shown(&self) -> impl Iterator<Item = &Attribute<'a>> {
-        let mut hidden = Vec::new();
-        if !self.parts.is_empty() {
-            let mut order: Vec<usize> = (0..self.attributes.len()).collect();
-            let key = |&at: &usize| (self.attributes[at].name, self.attributes[at].rank());
-            order.sort_unstable_by_key(key);
-            hidden = vec![false; self.attributes.len()];
-            for pair in order.windows(2) {
-                hidden[pair[0]] = self.attributes[pair[0]].name == self.attributes[pair[1]].name;
-            }
-        }
+        let hidden = self.hidden();
         let shown = move |&(at, attribute): &(usize, &Attribute<'a>)| {
             attribute.value.is_some() && !hidden.get(at).copied().unwrap_or_default()
         };

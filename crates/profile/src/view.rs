@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::affinity::POINT;
+use crate::affinity::{Entry, POINT};
 use crate::client::Client;
 use crate::ids::Address;
 use crate::names::Names;
 use crate::packed::{Attribute, Draft, Head};
-use crate::parts::Part;
+use crate::session::Visits;
 use crate::time::{DAY_MS, LogTime};
 
 /// A profile that exists at `now`.
@@ -31,35 +31,48 @@ pub struct AttributeRef<'a> {
     pub modified_at: u64,
 }
 
-/// What one linked address brought to a profile and did in it.
+/// What one address brought to a profile and did in it.
 #[derive(Clone, Debug)]
 pub struct Contribution<'a> {
-    profile: &'a ProfileRef<'a>,
-    index: u32,
     /// Whose it is; of the first one it is the home.
     pub address: Address<'a>,
-    /// The linked address through which it is linked, unless to the home itself.
+    /// The address through which it is linked, if not to the home itself.
     pub under: Option<Address<'a>>,
     /// It follows another profile by now; what it did stays.
     pub left: bool,
-    /// When it was first seen, log time in ms since 1970.
+    /// Since when it is here, log time in ms since 1970.
     pub since: u64,
     /// Its last activity here, log time in ms since 1970.
     pub active_at: u64,
-    /// Its visits.
-    pub visit_count: u64,
+    /// Its visits, if it had any here.
+    pub visits: Option<VisitStats>,
+    /// Categories of its visits and their points as of now, best first.
+    pub affinities: Vec<(&'a str, f64)>,
+    /// The attributes that it set, in the order they were first set.
+    pub attributes: Vec<Contributed<'a>>,
 }
 
-impl<'a> Contribution<'a> {
-    /// The attributes that it set, shown or not.
-    pub fn attributes(&self) -> impl Iterator<Item = AttributeRef<'a>> {
-        let own = self.profile.draft.attributes.iter().filter(|attribute| attribute.part == self.index);
-        own.filter_map(|attribute| self.profile.attribute(attribute))
-    }
+/// An attribute that one address set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contributed<'a> {
+    /// The value as it was set.
+    pub attribute: AttributeRef<'a>,
+    /// The profile shows another one's value of this name, or that it was removed.
+    pub shadowed: bool,
 }
 
 fn address_of(bytes: &[u8]) -> Address<'_> {
     Address::from_canonical(std::str::from_utf8(bytes).unwrap_or_default())
+}
+
+fn stats(visits: &Visits) -> VisitStats {
+    VisitStats {
+        visit_count: visits.visit_count,
+        session_count: visits.session_count,
+        first_session_start: visits.first_session_start,
+        last_visit: visits.last_visit,
+        session_visits: visits.session_visits,
+    }
 }
 
 /// Counters and times of a profile's visits. Times are event times in ms since 1970.
@@ -102,23 +115,48 @@ impl<'a> ProfileRef<'a> {
         std::iter::once(self.address).chain(linked.chain(remembered).map(address_of))
     }
 
-    /// What each linked address brought and did, the home's own part first; none while nothing was ever linked.
-    pub fn contributions(&self) -> impl Iterator<Item = Contribution<'_>> {
-        // One that left without having done anything is kept for its epoch alone.
-        let counts = |(index, part): &(usize, &Part<'a>)| {
-            let did = || self.draft.attributes.iter().any(|attribute| attribute.part as usize == *index);
-            *index == 0 || part.visits.is_some() || self.draft.is_here(*index) || did()
-        };
-        self.draft.parts.iter().enumerate().filter(counts).map(|(index, part)| Contribution {
-            profile: self,
-            index: index as u32,
-            address: if index == 0 { self.address } else { address_of(part.address) },
-            under: (!part.under.is_empty()).then(|| address_of(part.under)),
-            left: !self.draft.is_here(index),
-            since: part.created_at,
-            active_at: part.active_at,
-            visit_count: part.visits.map_or(0, |visits| visits.visit_count),
-        })
+    /// What each address brought and did, the home's own part first. Where nothing was ever linked, that is all of it.
+    #[must_use]
+    pub fn contributions(&self) -> Vec<Contribution<'_>> {
+        let draft = &self.draft;
+        let hidden = draft.hidden();
+        // One pass for all parts: a person may have a thousand of them, and the partition is locked meanwhile.
+        let mut brought: Vec<(bool, Vec<_>)> = vec![Default::default(); draft.parts.len().max(1)];
+        for (at, attribute) in draft.attributes.iter().enumerate() {
+            let Some((did, brought)) = brought.get_mut(attribute.part as usize) else { continue };
+            *did = true;
+            let shadowed = hidden.get(at).copied().unwrap_or_default();
+            brought.extend(self.attribute(attribute).map(|attribute| Contributed { attribute, shadowed }));
+        }
+        if draft.parts.is_empty() {
+            let whole = Contribution {
+                address: self.address,
+                under: None,
+                left: false,
+                since: draft.created_at,
+                active_at: draft.active_at,
+                visits: self.visits(),
+                affinities: self.affinities(),
+                attributes: brought.pop().unwrap_or_default().1,
+            };
+            return vec![whole];
+        }
+        let each = draft.parts.iter().zip(brought).enumerate();
+        let each = each.filter_map(|(index, (part, (did, attributes)))| {
+            let here = draft.is_here(index);
+            // One that left without having done anything is kept for its epoch alone.
+            (index == 0 || part.visits.is_some() || here || did).then(|| Contribution {
+                address: if index == 0 { self.address } else { address_of(part.address) },
+                under: (!part.under.is_empty()).then(|| address_of(part.under)),
+                left: !here,
+                since: part.created_at,
+                active_at: part.active_at,
+                visits: part.visits.as_ref().map(stats),
+                affinities: self.points(part.visits.as_ref(), &part.categories),
+                attributes,
+            })
+        });
+        each.collect()
     }
 
     /// Log time of its creation, ms since 1970.
@@ -155,9 +193,13 @@ impl<'a> ProfileRef<'a> {
     /// Categories and their points as of now, best first (TARGET_API §6).
     #[must_use]
     pub fn affinities(&self) -> Vec<(&str, f64)> {
-        let over = self.draft.visits.as_ref().is_some_and(|visits| visits.is_over(self.now));
+        self.points(self.draft.visits.as_ref(), &self.draft.categories)
+    }
+
+    fn points(&self, visits: Option<&Visits>, categories: &[Entry<'a>]) -> Vec<(&str, f64)> {
+        let over = visits.is_some_and(|visits| visits.is_over(self.now));
         let scale = f64::from(POINT) * if over { 2.0 } else { 1.0 };
-        let mut entries = self.draft.categories.clone();
+        let mut entries = categories.to_vec();
         entries.sort_by_key(|&(_, points)| std::cmp::Reverse(points));
         entries.iter().map(|&(name, points)| (self.names.text(name), f64::from(points) / scale)).collect()
     }
@@ -165,13 +207,7 @@ impl<'a> ProfileRef<'a> {
     /// Counters, if it was ever visited.
     #[must_use]
     pub fn visits(&self) -> Option<VisitStats> {
-        self.draft.visits.as_ref().map(|visits| VisitStats {
-            visit_count: visits.visit_count,
-            session_count: visits.session_count,
-            first_session_start: visits.first_session_start,
-            last_visit: visits.last_visit,
-            session_visits: visits.session_visits,
-        })
+        self.draft.visits.as_ref().map(stats)
     }
 
     /// The attributes that nobody sets (TARGET_API §6), each with its text and the time it last changed. A profile

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use super::history::{self, Asked};
 use super::visit::{Fields, Object, Text, Time, Value, shorten};
 use super::{App, route, wording, write};
+use crate::replica::Render;
 use cameo_http::{Family, Refusal, body, query};
 
 /// Bytes of a PATCH: a whole profile (TARGET_API §3: 64 KB) with room for JSON's escapes.
@@ -43,8 +44,9 @@ struct PatchRequest<'a> {
 
 /// A profile, as it is or as it read at an earlier moment.
 #[utoipa::path(get, path = "/v1/{client}/profiles/{kind}/{id}", tag = "profiles", params(("client" = String, Path, description = "Client (tenant) code"), ("kind" = String, Path, description = "`tnt`, `tp`, `ecid` or `cust:CODE`"), ("id" = String, Path, description = "The id"),
-        ("asOf" = Option<String>, Query, description = "Log time at which it is to be read: RFC 3339, or milliseconds since 1970")),
-    responses((status = 200, description = "The profile"), (status = 400, description = "`asOf` is no time, or in the future"), (status = 404, description = "None, or no such client"),
+        ("asOf" = Option<String>, Query, description = "Log time at which it is to be read: RFC 3339, or milliseconds since 1970"),
+        ("contributions" = Option<bool>, Query, description = "`true`: also which id brought and did what; not with `asOf`")),
+    responses((status = 200, description = "The profile. With contributions, also `contributions: [{kind, id, linkedTo?: {kind, id}, left?: true, createdAt, lastVisit?, visitCount?, categoryAffinities?, attributes: {NAME: {value, modifiedAt, shadowed?: true}}}]`, that of the id it lives at first; a profile without links has this one alone. `left`: the id follows another profile by now, what it did stays. `shadowed`: the profile shows another id's value, or the attribute was removed"), (status = 400, description = "`asOf` is no time, or in the future; `contributions` is neither `true` nor `false`, or stands beside `asOf`"), (status = 404, description = "None, or no such client"),
         (status = 410, description = "`asOf` is before what the log still holds of this profile")))]
 pub(super) async fn get<L: EventLog>(
     State(app): State<Arc<App<L>>>,
@@ -54,12 +56,21 @@ pub(super) async fn get<L: EventLog>(
     app.meters.profile_reads.increment(1);
     let read = async {
         let pairs = query::pairs(query.as_deref().unwrap_or_default().as_bytes())?;
+        let by_parts = match query::one(&pairs, "contributions")? {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Invalid::other("contributions", "must be true or false").into()),
+        };
         if let Some(time) = query::one(&pairs, "asOf")? {
+            if by_parts {
+                return Err(Invalid::other("contributions", "can only be read as they are now, without asOf").into());
+            }
             return history::as_of(&app, Asked::read(&app, target)?, time).await;
         }
         let (client, address) = resolve(&app, target)?;
         let client = &client.code;
-        let mut response = profile(&app, client, &address).await?;
+        let render = if by_parts { write::native_by_parts } else { write::native };
+        let mut response = profile(&app, client, &address, render).await?;
         app.tell_age(&mut response);
         Ok(response)
     };
@@ -144,10 +155,11 @@ pub(super) async fn profile<L: EventLog>(
     app: &App<L>,
     client: &ClientCode,
     address: &AddressBuf,
+    render: Render,
 ) -> Result<Response, Refusal> {
     let written = app.replica.profile(client, address.as_address(), |profile| {
         let mut out = Vec::with_capacity(1024);
-        write::native(client.as_str(), profile, &mut out);
+        render(client.as_str(), profile, &mut out);
         out
     });
     written.await?.map(reply).ok_or_else(|| missing(client, address))

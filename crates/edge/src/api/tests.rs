@@ -1,5 +1,6 @@
 //! The API in process, over the log in memory: shapes, refusals, every limit, and that the description has every route.
 
+mod contributions;
 mod decoding;
 mod delivery;
 mod description;

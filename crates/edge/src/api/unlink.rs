@@ -9,9 +9,9 @@ use cameo_profile::event::Unlink;
 use cameo_profile::{Event, Outcome};
 use serde::Deserialize;
 
-use super::App;
 use super::native::{Target, address_of, missing, profile, resolve, unread};
 use super::visit::{Object, Text};
+use super::{App, write};
 use cameo_http::{Family, Refusal, body};
 
 /// Bytes of the body: an id at its limit, in JSON's longest escapes.
@@ -63,7 +63,7 @@ async fn unlink<L: EventLog>(app: &App<L>, target: Target, body: &[u8]) -> Resul
     let event = Unlink { client: client.as_str(), address: leaving.as_address().as_str(), epoch };
     let partition = leaving.as_address().partition(client, app.replica.partitions());
     match app.replica.submit(partition, &Event::Unlink(event)).await? {
-        Outcome::Unlink { found: true } => profile(app, client, &leaving).await,
+        Outcome::Unlink { found: true } => profile(app, client, &leaving, write::native).await,
         _ => Err(Refusal::new(409, format!("{kind}:{id} was linked to another profile at the same moment"))),
     }
 }

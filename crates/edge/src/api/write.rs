@@ -2,7 +2,7 @@
 //! (TARGET_API §4). Hand-written, as every visit may ask for one.
 
 use cameo_profile::time::Iso8601;
-use cameo_profile::view::ProfileRef;
+use cameo_profile::view::{AttributeRef, Contribution, ProfileRef};
 use cameo_profile::{Address, Kind};
 
 /// Writes JSON text with its quotes and escapes.
@@ -95,18 +95,14 @@ fn ids(out: &mut Vec<u8>, profile: &ProfileRef<'_>) {
 
 fn attributes(out: &mut Vec<u8>, profile: &ProfileRef<'_>) {
     out.extend_from_slice(b"\"profileAttributes\":{");
-    let mut one = |name: &str, value: &str, modified_at: u64| {
-        key(out, name);
-        out.extend_from_slice(b"{\"value\":");
-        string(out, value);
-        out.extend_from_slice(b",\"modifiedAt\":");
-        time(out, modified_at);
+    for held in profile.attributes() {
+        attribute(out, &held);
         out.push(b'}');
-    };
-    for attribute in profile.attributes() {
-        one(attribute.name, attribute.value, attribute.modified_at);
     }
-    profile.system_attributes(&mut one);
+    profile.system_attributes(|name, value, modified_at| {
+        attribute(out, &AttributeRef { name, value, modified_at });
+        out.push(b'}');
+    });
     out.push(b'}');
 }
 
@@ -127,24 +123,102 @@ pub(crate) fn native(client: &str, profile: &ProfileRef<'_>, out: &mut Vec<u8>) 
     }
     out.push(b',');
     attributes(out, profile);
-    let affinities = profile.affinities();
-    if !affinities.is_empty() {
-        key(out, "categoryAffinities");
-        out.push(b'[');
-        for (i, (category, points)) in affinities.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
+    affinities(out, &profile.affinities());
+    out.push(b'}');
+}
+
+fn affinities(out: &mut Vec<u8>, points: &[(&str, f64)]) {
+    if points.is_empty() {
+        return;
+    }
+    key(out, "categoryAffinities");
+    out.push(b'[');
+    for (i, (category, points)) in points.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.push(b'{');
+        key(out, "category");
+        string(out, category);
+        key(out, "points");
+        out.extend_from_slice(points.to_string().as_bytes());
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
+/// The native shape with `contributions`: what each id brought and did, the home's own first.
+pub(crate) fn native_by_parts(client: &str, profile: &ProfileRef<'_>, out: &mut Vec<u8>) {
+    native(client, profile, out);
+    out.pop();
+    key(out, "contributions");
+    out.push(b'[');
+    for (i, part) in profile.contributions().iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.push(b'{');
+        named(out, part.address);
+        if i > 0 {
+            key(out, "linkedTo");
             out.push(b'{');
-            key(out, "category");
-            string(out, category);
-            key(out, "points");
-            out.extend_from_slice(points.to_string().as_bytes());
+            named(out, part.under.unwrap_or(profile.home()));
             out.push(b'}');
         }
-        out.push(b']');
+        contribution(out, part);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+}
+
+/// An id by the words that paths have for its kind.
+fn named(out: &mut Vec<u8>, address: Address<'_>) {
+    let (kind, id) = address.parts();
+    key(out, "kind");
+    match kind {
+        Kind::Tnt => string(out, "tnt"),
+        Kind::ThirdParty => string(out, "tp"),
+        Kind::Ecid => string(out, "ecid"),
+        Kind::Customer(code) => string(out, &format!("cust:{code}")),
+    }
+    key(out, "id");
+    string(out, id);
+}
+
+fn contribution(out: &mut Vec<u8>, part: &Contribution<'_>) {
+    if part.left {
+        key(out, "left");
+        out.extend_from_slice(b"true");
+    }
+    key(out, "createdAt");
+    time(out, part.since);
+    if let Some(visits) = part.visits {
+        key(out, "lastVisit");
+        time(out, visits.last_visit);
+        key(out, "visitCount");
+        out.extend_from_slice(visits.visit_count.to_string().as_bytes());
+    }
+    affinities(out, &part.affinities);
+    key(out, "attributes");
+    out.push(b'{');
+    for held in &part.attributes {
+        attribute(out, &held.attribute);
+        if held.shadowed {
+            key(out, "shadowed");
+            out.extend_from_slice(b"true");
+        }
+        out.push(b'}');
     }
     out.push(b'}');
+}
+
+/// Writes `"name":{"value":…,"modifiedAt":…`, and leaves the object open.
+fn attribute(out: &mut Vec<u8>, attribute: &AttributeRef<'_>) {
+    key(out, attribute.name);
+    out.extend_from_slice(b"{\"value\":");
+    string(out, attribute.value);
+    out.extend_from_slice(b",\"modifiedAt\":");
+    time(out, attribute.modified_at);
 }
 
 /// The compatible shape: `{client, visitorId, modifiedAt, profileAttributes}` (TARGET_API §4). `asked` is the id of the

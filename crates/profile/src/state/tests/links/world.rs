@@ -164,8 +164,11 @@ fn seen(profile: &ProfileRef<'_>) -> Seen {
     let mut ids: Vec<_> = profile.ids().skip(1).map(|id| id.as_str().to_owned()).collect();
     ids.sort();
     let stats = profile.visits();
-    let mut parts: Vec<_> =
-        profile.contributions().map(|part| (part.address.as_str().to_owned(), part.left, part.visit_count)).collect();
+    let mut parts: Vec<_> = profile
+        .contributions()
+        .iter()
+        .map(|part| (part.address.as_str().to_owned(), part.left, part.visits.map_or(0, |visits| visits.visit_count)))
+        .collect();
     parts.sort();
     Seen {
         home: profile.home().as_str().to_owned(),
