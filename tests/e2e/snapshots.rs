@@ -1,7 +1,9 @@
 //! Snapshots with the real binary: an edge with an empty disk joins a cluster whose log was shortened, and a server whose
 //! checkpoint is lost starts from its folder.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use cameo_tests::admin::{ADMIN_PASSWORD, basic};
 use cameo_tests::cluster::{Cluster, Flags, Plan};
@@ -22,13 +24,7 @@ fn an_edge_with_an_empty_disk_joins_a_cluster_whose_log_was_shortened() {
     for (n, id) in ids.iter().enumerate() {
         cluster.visit(n % 2, id, &format!("first-{n}"));
     }
-    let mut round = 0;
-    wait::until("streams that were shortened", || {
-        // Positions must move on for a next generation.
-        round += 1;
-        cluster.visit(0, &ids[round % ids.len()], &format!("more-{round}"));
-        (0..4).all(|stream| cluster.first_of(&format!("CAMEO_LOG_{stream}")) > 1).then_some(())
-    });
+    shorten(&cluster, &ids, |stream| cluster.first_of(stream) > 1);
     let before = cluster.agreed(&ids);
     cluster.join_edge(2);
     assert!(cluster.edge(2).log().contains("loaded from snapshots"), "{}", cluster.edge(2).log());
@@ -40,6 +36,58 @@ fn an_edge_with_an_empty_disk_joins_a_cluster_whose_log_was_shortened() {
     cluster.visit(0, &ids[1], "joined-again");
     let profiles = cluster.agreed(&ids);
     assert_eq!(profiles[0]["profileAttributes"]["last"]["value"], json!("joined"));
+}
+
+/// Visits until there was another generation of snapshots and the streams have lost what came before it.
+fn shorten(cluster: &Cluster, ids: &[String], is_short: impl Fn(&str) -> bool) {
+    let mut round = 0;
+    wait::until("streams that were shortened", || {
+        // Positions must move on for a next generation.
+        round += 1;
+        cluster.visit(0, &ids[round % ids.len()], &format!("more-{round}"));
+        (0..4).all(|stream| is_short(&format!("CAMEO_LOG_{stream}"))).then_some(())
+    });
+}
+
+#[test]
+fn an_edge_with_an_empty_disk_serves_half_a_million_profiles_within_ten_seconds() {
+    const ROWS: usize = 500_000;
+    const WITHIN: Duration = Duration::from_secs(10);
+    let flags = Flags { edge: &["--snapshot-seconds", "5"], ..SHORT };
+    let Some(mut cluster) = Cluster::planned(Plan { flags, ..Plan::of(1, 1) }) else { return };
+    let gateway = cluster.gateway.as_ref().expect("the gateway runs");
+    let mut file = String::from("batch=thirdPartyId,tier,country,lastPurchase,score,segment\n");
+    (0..ROWS).for_each(|n| {
+        let (tier, country) = (["gold", "silver", "bronze"][n % 3], ["fr", "de", "us", "jp", "br"][n % 5]);
+        let row = format!("crm-{n:08},{tier},{country},2026-11-26T10%3A00%3A00Z,{},seg%2F{}\n", n % 99_991, n % 500);
+        file.push_str(&row);
+    });
+    let upload = Request::post(common::BULK_V2, "text/csv", file).header("Accept", "application/json");
+    let sent = wait::until("an upload that is taken", || {
+        let answer = gateway.send(&upload);
+        (answer.status != 503).then_some(answer)
+    });
+    let batch = sent.expect(200).json()["batchId"].as_str().expect("a batch").to_owned();
+    let complete = wait::within(Duration::from_secs(300), || {
+        let status = gateway.get(&format!("/v1/demo/batches/{batch}"));
+        let status = (status.status == 200).then(|| status.json())?;
+        (status["status"] == "complete").then_some(status)
+    });
+    assert_eq!(complete.expect("a complete batch")["createdProfiles"], ROWS);
+    let ids: Vec<_> = (0..40).map(|n| format!("s{n}")).collect();
+    let uploaded: BTreeMap<_, _> =
+        (0..4).map(|n| format!("CAMEO_LOG_{n}")).map(|s| (s.clone(), cluster.last_of(&s))).collect();
+    shorten(&cluster, &ids, |stream| cluster.first_of(stream) > uploaded[stream]);
+
+    let began = Instant::now();
+    cluster.join_edge(1);
+    let took = began.elapsed();
+    eprintln!("joined with {ROWS} profiles after {took:?}");
+    assert!(took <= WITHIN, "it took {took:?}");
+    assert!(cluster.edge(1).log().contains("loaded from snapshots"), "{}", cluster.edge(1).log());
+    common::profiles_become(cluster.edge(1), (ROWS + ids.len()) as u64);
+    let digests = cluster.digests();
+    assert_eq!(digests["edge-1"], digests["edge-2"]);
 }
 
 #[test]

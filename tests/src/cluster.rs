@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cameo_nats::Publish;
+use cameo_nats::stream::StreamInfo;
 use cameo_nats::testing::Servers;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -324,9 +325,22 @@ impl Cluster {
     /// When there is none of this name.
     #[must_use]
     pub fn first_of(&self, stream: &str) -> u64 {
+        self.info(stream).first
+    }
+
+    /// The last message that a stream was given.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    #[must_use]
+    pub fn last_of(&self, stream: &str) -> u64 {
+        self.info(stream).last
+    }
+
+    fn info(&self, stream: &str) -> StreamInfo {
         self.runtime.block_on(async {
             let nats = self.nats.connect("test").await;
-            nats.stream_info(stream).await.expect("JetStream answers").expect("the stream is there").first
+            nats.stream_info(stream).await.expect("JetStream answers").expect("the stream is there")
         })
     }
 
