@@ -23,6 +23,7 @@ mod pipes;
 mod producers;
 mod profile_api;
 mod restart;
+mod scaling;
 mod snapshots;
 mod spool;
 mod tls;

@@ -280,6 +280,20 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") * 1024
     }
 
+    /// Processor time used so far, in all threads.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(path).expect("the status of the process");
+        // The name, in brackets, may have anything in it; user and system time are fields 14 and 15 (proc(5)).
+        let after_name = stat.rsplit_once(") ").expect("a name").1;
+        let ticks: u64 = after_name.split(' ').skip(11).take(2).map(|f| f.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
     /// `kill -9`, and waits for the end.
     ///
     /// # Panics
