@@ -75,6 +75,56 @@ fn visits_and_profiles_by_hand() {
 }
 
 #[test]
+fn what_a_profile_is_made_of_is_shown_and_a_device_is_taken_out() {
+    let server = Server::start();
+    let visit = |rest: &[&str]| json_of(&server, &[&["visit", "send", "--session", "s"], rest].concat());
+    visit(&["--tnt-id", "d1", "--profile", "tier=bronze", "--profile", "city=Lyon"]);
+    visit(&["--third-party-id", "ann", "--profile", "tier=gold"]);
+    visit(&["--tnt-id", "d1", "--third-party-id", "ann"]);
+    visit(&["--tnt-id", "d2", "--third-party-id", "ann", "--profile", "page=x"]);
+    visit(&["--tnt-id", "d2", "--third-party-id", "bob", "--profile", "hobby=chess"]);
+
+    let shown = run(&server, &["profile", "get", "tp", "ann"]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let line = |start: &[&str], end: &str| {
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        text.lines().any(|line| {
+            words(line).starts_with(&start.iter().map(|s| (*s).into()).collect::<Vec<_>>()) && line.ends_with(end)
+        })
+    };
+    for (start, end) in [
+        (&["tp", "ann", "since"][..], "1 visit"),
+        (&["tnt", "d1", "since"], "2 visits"),
+        (&["tnt", "d2", "since"], "has left"),
+        (&["tier", "gold"], "tp ann"),
+        (&["city", "Lyon"], "tnt d1"),
+        (&["tier", "bronze"], "tnt d1"),
+        (&["page", "x"], "tnt d2"),
+    ] {
+        assert!(line(start, end), "no line {start:?} … {end:?} in\n{text}");
+    }
+    assert!(!text.contains("bob") && !text.contains("hobby"), "{text}");
+
+    assert_exit(&run(&server, &["profile", "unlink", "tp", "ann", "tnt", "d2"]), NOT_FOUND);
+    assert_exit(&run(&server, &["profile", "unlink", "tp", "ann", "tp", "ann"]), FAILED);
+    let device = json_of(&server, &["profile", "unlink", "tp", "ann", "tnt", "d1"]);
+    assert_eq!(
+        (&device["ids"], &device["profileAttributes"]["tier"]["value"]),
+        (&json!({"tntId": ["d1"]}), &json!("bronze"))
+    );
+    let ann = json_of(&server, &["profile", "get", "tp", "ann"]);
+    assert_eq!((&ann["profileAttributes"]["city"], ann["ids"]["tntId"].as_array()), (&Value::Null, None), "{ann}");
+
+    for command in [&["profile", "get", "thirdPartyId", "x"][..], &["profile", "unlink", "tp", "ann", "fax", "1"]] {
+        let wrong = run(&server, command);
+        assert_exit(&wrong, WRONG_USAGE);
+        for word in ["tnt", "tp", "ecid", "cust:CODE"] {
+            assert!(said(&wrong).contains(word), "{}", said(&wrong));
+        }
+    }
+}
+
+#[test]
 fn a_visit_from_standard_input_is_sent_as_it_is() {
     let server = Server::start();
     let visit = json!({"eventId": "e1", "ids": {"thirdPartyId": "p1"}, "profile": {"a": "1"}});

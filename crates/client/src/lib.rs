@@ -135,6 +135,26 @@ impl Client {
         self.transport.json(Call::new(Method::GET, self.profile_path(kind, id)).retry(true)).await
     }
 
+    /// A profile with `contributions`: what each of its ids brought and did, that of the id it lives at first.
+    ///
+    /// # Errors
+    /// As [`Self::profile`].
+    pub async fn profile_by_parts(&self, kind: &str, id: &str) -> Result<Value, Error> {
+        let path = format!("{}?contributions=true", self.profile_path(kind, id));
+        self.transport.json(Call::new(Method::GET, path).retry(true)).await
+    }
+
+    /// Takes the id `other` (kind, id) out of a profile; the reply is the profile that this id has of its own then.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with status 404 when there is no such profile or the id is not linked to it, 409 when the profile
+    /// lives at that id. Not retried: a second try finds nothing that is linked.
+    pub async fn unlink(&self, kind: &str, id: &str, other: (&str, &str)) -> Result<Value, Error> {
+        let body = json!({"kind": other.0, "id": other.1}).to_string();
+        let path = format!("{}/unlink", self.profile_path(kind, id));
+        self.transport.json(Call::new(Method::POST, path).json(body.into_bytes())).await
+    }
+
     /// A profile as it read at a time: RFC 3339 text, or milliseconds since 1970. Log time counts, not `occurredAt`.
     ///
     /// # Errors

@@ -47,6 +47,13 @@ async fn only_what_cannot_count_twice_is_sent_again() {
     assert_eq!(server.client().erase("tnt", "a").await.unwrap_err().status(), Some(503));
 
     let server = Server::start([BUSY.into(), reply(200, "{}")]).await;
+    assert_eq!(server.client().unlink("tp", "p", ("cust:crm", "c/1")).await.unwrap_err().status(), Some(503));
+    let requests = server.requests();
+    assert!(requests[0].head.starts_with("POST /v1/demo/profiles/tp/p/unlink HTTP"), "{}", requests[0].head);
+    let sent: serde_json::Value = serde_json::from_slice(&requests[0].body).unwrap();
+    assert_eq!((sent, requests.len()), (json!({"kind": "cust:crm", "id": "c/1"}), 1));
+
+    let server = Server::start([BUSY.into(), reply(200, "{}")]).await;
     server.client().change("tnt", "a", &[("n".into(), "v".into())], &["m".into()]).await.unwrap();
     let requests = server.requests();
     assert_eq!(requests[0].body, requests[1].body, "a retry is the same event");

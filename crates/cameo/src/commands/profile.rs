@@ -1,4 +1,4 @@
-//! `cameo profile get|set|delete|history|export`.
+//! `cameo profile get|set|unlink|delete|history|export`.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,12 @@ use crate::out::say;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProfileCommand {
-    /// Show a profile: its ids, attributes with times, and when it ends
+    /// Show a profile: its ids and what each brought, attributes with times, and when it ends
     Get(GetArgs),
     /// Set and remove attributes of a profile that exists
     Set(SetArgs),
+    /// Give an id of a profile a profile of its own back, with what it brought and did
+    Unlink(UnlinkArgs),
     /// Erase a profile
     Delete(WhichArgs),
     /// Show what happened to a profile, newest first
@@ -62,9 +64,37 @@ pub(crate) struct WhichArgs {
     #[command(flatten)]
     target: Target,
     /// tnt, tp, ecid or cust:CODE
+    #[arg(value_parser = kind)]
     kind: String,
     /// The id
     id: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UnlinkArgs {
+    #[command(flatten)]
+    which: WhichArgs,
+    /// Kind of the id that is to leave
+    #[arg(value_parser = kind)]
+    other_kind: String,
+    /// The id that is to leave
+    other_id: String,
+}
+
+/// A word for the kind of an id. The API has other words for the same in other places, so they are answered with ours.
+fn kind(text: &str) -> Result<String, String> {
+    let code = text.strip_prefix("cust:").filter(|code| !code.is_empty());
+    if matches!(text, "tnt" | "tp" | "ecid") || code.is_some() {
+        return Ok(text.to_owned());
+    }
+    let meant = match text {
+        "tntId" | "pcId" | "mboxPC" => "; for a tntId say tnt",
+        "thirdPartyId" | "mbox3rdPartyId" => "; for a thirdPartyId say tp",
+        "ECID" | "marketingCloudVisitorId" => "; for an ECID say ecid",
+        "cust" | "cust:" | "customerId" | "customerIds" => "; CODE is the integration code of the customer id",
+        _ => "",
+    };
+    Err(format!("the kinds of ids are tnt (tntId), tp (thirdPartyId), ecid and cust:CODE (customer id){meant}"))
 }
 
 #[derive(Args, Debug)]
@@ -86,7 +116,7 @@ pub(crate) async fn run(command: ProfileCommand) -> anyhow::Result<Done> {
             let client = target.connect()?;
             let profile = match &args.as_of {
                 Some(time) => client.profile_as_of(kind, id, time).await?,
-                None => client.profile(kind, id).await?,
+                None => client.profile_by_parts(kind, id).await?,
             };
             show(target, &profile)?;
         }
@@ -108,6 +138,12 @@ pub(crate) async fn run(command: ProfileCommand) -> anyhow::Result<Done> {
             let which = &args.which;
             let set = pairs(&args.set, "NAME=VALUE")?;
             let profile = which.target.connect()?.change(&which.kind, &which.id, &set, &args.unset).await?;
+            show(&which.target, &profile)?;
+        }
+        ProfileCommand::Unlink(args) => {
+            let which = &args.which;
+            let other = (&*args.other_kind, &*args.other_id);
+            let profile = which.target.connect()?.unlink(&which.kind, &which.id, other).await?;
             show(&which.target, &profile)?;
         }
         ProfileCommand::Delete(which) => {
@@ -188,13 +224,29 @@ fn show(target: &Target, profile: &Value) -> anyhow::Result<()> {
     if target.json { print_json(profile) } else { print_profile(profile) }
 }
 
-/// A profile for people: ids, life, attributes in columns.
-pub(crate) fn print_profile(profile: &Value) -> anyhow::Result<()> {
-    let text = |value: &Value| match (value.as_str(), value["integrationCode"].as_str(), value["id"].as_str()) {
+/// A value as people read it.
+fn text(value: &Value) -> String {
+    match (value.as_str(), value["integrationCode"].as_str(), value["id"].as_str()) {
         (Some(text), ..) => text.to_owned(),
         (_, Some(code), Some(id)) => format!("cust:{code} {id}"),
         _ => value.to_string(),
-    };
+    }
+}
+
+/// Rows in columns, each as wide as its widest cell up to 60 characters; what is empty at the end of a row is left out.
+fn print_columns(rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let wide = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<_> = (0..columns).map(|column| wide(column).unwrap_or_default().min(60)).collect();
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        say!("{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// A profile for people: ids, life, what each id brought if there are several, attributes in columns.
+pub(crate) fn print_profile(profile: &Value) -> anyhow::Result<()> {
     if let Some(ids) = profile["ids"].as_object() {
         for (kind, id) in ids {
             let shown = match id.as_array() {
@@ -207,19 +259,90 @@ pub(crate) fn print_profile(profile: &Value) -> anyhow::Result<()> {
     for field in ["createdAt", "modifiedAt", "expiresAt"] {
         say!("{field:<12}  {}", text(&profile[field]))?;
     }
+    let parts = profile["contributions"].as_array().filter(|parts| parts.len() > 1).map_or(&[][..], Vec::as_slice);
+    if !parts.is_empty() {
+        say!("")?;
+        print_columns(&parts.iter().map(address_row).collect::<Vec<_>>())?;
+    }
     let Some(attributes) = profile["profileAttributes"].as_object() else { return Ok(()) };
     say!("")?;
-    let wide = |column: &dyn Fn((&String, &Value)) -> usize| attributes.iter().map(column).max().unwrap_or(0).min(60);
-    let names = wide(&|(name, _)| name.chars().count());
-    let values = wide(&|(_, attribute)| text(&attribute["value"]).chars().count());
-    for (name, attribute) in attributes {
-        say!("{name:<names$}  {:<values$}  {}", text(&attribute["value"]), text(&attribute["modifiedAt"]))?;
+    let row = |(name, attribute): (&String, &Value)| {
+        let from = parts.iter().find(|part| {
+            let held = &part["attributes"][name];
+            held.is_object() && held["shadowed"] != true
+        });
+        vec![
+            name.clone(),
+            text(&attribute["value"]),
+            text(&attribute["modifiedAt"]),
+            from.map(name_of).unwrap_or_default(),
+        ]
+    };
+    print_columns(&attributes.iter().map(row).collect::<Vec<_>>())?;
+    let shadowed: Vec<_> = parts.iter().flat_map(shadowed_rows).collect();
+    if !shadowed.is_empty() {
+        say!("\nNot shown, as another id has it too, or it was removed:")?;
+        print_columns(&shadowed)?;
     }
     if let Some(categories) = profile["categoryAffinities"].as_array() {
-        let shown = categories
-            .iter()
-            .map(|c| format!("{} {:.2}", text(&c["category"]), c["points"].as_f64().unwrap_or_default()));
-        say!("\nAffinity: {}", shown.collect::<Vec<_>>().join(", "))?;
+        say!("\nAffinity: {}", affinities(categories))?;
     }
     Ok(())
+}
+
+fn affinities(categories: &[Value]) -> String {
+    let one = |c: &Value| format!("{} {:.2}", text(&c["category"]), c["points"].as_f64().unwrap_or_default());
+    categories.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Kind and id, as commands take them.
+fn name_of(address: &Value) -> String {
+    format!("{} {}", text(&address["kind"]), text(&address["id"]))
+}
+
+/// What one id brought and did, but for its attributes.
+fn address_row(part: &Value) -> Vec<String> {
+    let visits = match part["visitCount"].as_u64() {
+        None => "no visits".into(),
+        Some(1) => "1 visit".into(),
+        Some(count) => format!("{count} visits"),
+    };
+    let mut notes = Vec::new();
+    if part["left"] == true {
+        notes.push("has left".to_owned());
+    }
+    // Of most it is the id that the profile lives at, which stands first.
+    if part["linkedTo"]["kind"].as_str().is_some_and(|kind| kind == "ecid" || kind.starts_with("cust:")) {
+        notes.push(format!("by {}", name_of(&part["linkedTo"])));
+    }
+    if let Some(categories) = part["categoryAffinities"].as_array() {
+        notes.push(affinities(categories));
+    }
+    vec![name_of(part), format!("since {}", text(&part["createdAt"])), visits, notes.join("; ")]
+}
+
+/// The attributes of one id that another one's hide.
+fn shadowed_rows(part: &Value) -> Vec<Vec<String>> {
+    let all = part["attributes"].as_object().into_iter().flatten();
+    let shadowed = all.filter(|(_, held)| held["shadowed"] == true);
+    shadowed
+        .map(|(name, held)| vec![name.clone(), text(&held["value"]), text(&held["modifiedAt"]), name_of(part)])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kind;
+
+    #[test]
+    fn a_kind_is_one_of_our_words_and_others_are_told_which() {
+        for word in ["tnt", "tp", "ecid", "cust:crm"] {
+            assert_eq!(kind(word).as_deref(), Ok(word));
+        }
+        for (word, meant) in
+            [("thirdPartyId", "say tp"), ("pcId", "say tnt"), ("cust:", "CODE is"), ("fax", "tnt (tntId), tp")]
+        {
+            assert!(kind(word).unwrap_err().contains(meant), "{word}");
+        }
+    }
 }
