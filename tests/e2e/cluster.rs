@@ -221,6 +221,7 @@ fn nobody_may_do_more_in_nats_than_is_needed() {
         "$JS.API.STREAM.PURGE.OBJ_CAMEO_SNAPSHOTS",
         "$JS.API.STREAM.DELETE.CAMEO_LOG_0",
         "cameo.visits.demo",
+        "cameo.audit",
     ];
     for subject in allowed {
         assert!(cluster.may("edge-1", subject, &json!({})), "{subject}");
@@ -234,7 +235,9 @@ fn nobody_may_do_more_in_nats_than_is_needed() {
             ("gateway-1", "cameo.log.0.0"),
             ("gateway-1", "$KV.CAMEO_CONTROL.client.demo"),
             ("gateway-1", "$JS.API.STREAM.INFO.CAMEO_LOG_0"),
+            ("gateway-1", "cameo.audit"),
             ("producer", "cameo.log.0.0"),
+            ("producer", "cameo.audit"),
             ("producer", "$JS.API.STREAM.INFO.CAMEO_VISITS"),
         ] {
             let cluster = &cluster;

@@ -91,8 +91,21 @@ fn what_nats_has_lost_comes_back_from_what_edges_have_kept() {
     let positions = said.rsplit("--confirm ").next().expect("a confirmation").lines().next().expect("a line").trim();
     let wrong = cluster.operate(&["log", "reappend", "--from", &dir, "--confirm", "0:1-2"]);
     assert!(process::said(&wrong).contains("nothing was appended"), "{}", process::said(&wrong));
+    // What is not noted is not done, unless it must be.
+    let control = cluster.control.take().expect("the control plane runs").kill();
+    let silent = cluster.operate(&["log", "reappend", "--from", &dir, "--confirm", positions]);
+    let said = process::said(&silent);
+    assert!(!silent.status.success() && said.contains("Nothing was appended; --unaudited"), "{said}");
+    cluster.control = Some(control.start());
     let done = cluster.operate(&["log", "reappend", "--from", &dir, "--confirm", positions]);
     assert!(done.status.success(), "{}", process::said(&done));
+    let audit = cluster.admin("GET", "/v1/audit?action=log.reappend", &Value::Null).expect(200).json();
+    let details: Vec<_> = audit["entries"].as_array().expect("entries").iter().map(|entry| &entry["detail"]).collect();
+    assert_eq!(details.len(), 2, "{audit}");
+    assert!(details[0].as_str().is_some_and(|detail| detail.starts_with("appended: ")), "{audit}");
+    assert!(details[1].as_str().is_some_and(|detail| detail.contains(" frames of partition ")), "{audit}");
+    let newest = &audit["entries"][0];
+    assert_eq!((&newest["who"], &newest["target"]), (&json!("nats:control-1"), &json!(positions)), "{audit}");
     let again = cluster.operate(&["log", "reappend", "--from", &dir]);
     assert!(process::said(&again).contains("nothing is missing"), "{}", process::said(&again));
 

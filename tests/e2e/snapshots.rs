@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use cameo_tests::admin::{ADMIN_PASSWORD, basic};
 use cameo_tests::cluster::{Cluster, Flags, Plan};
 use cameo_tests::http::Request;
+use cameo_tests::proxy::Network;
 use cameo_tests::server::{Server, Setup};
 use cameo_tests::{process, wait};
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ fn an_edge_with_an_empty_disk_joins_a_cluster_whose_log_was_shortened() {
     for (n, id) in ids.iter().enumerate() {
         cluster.visit(n % 2, id, &format!("first-{n}"));
     }
-    shorten(&cluster, &ids, |stream| cluster.first_of(stream) > 1);
+    shorten(&cluster, 0, &ids, |stream| cluster.first_of(stream) > 1);
     let before = cluster.agreed(&ids);
     cluster.join_edge(2);
     assert!(cluster.edge(2).log().contains("loaded from snapshots"), "{}", cluster.edge(2).log());
@@ -39,12 +40,12 @@ fn an_edge_with_an_empty_disk_joins_a_cluster_whose_log_was_shortened() {
 }
 
 /// Visits until there was another generation of snapshots and the streams have lost what came before it.
-fn shorten(cluster: &Cluster, ids: &[String], is_short: impl Fn(&str) -> bool) {
+fn shorten(cluster: &Cluster, edge: usize, ids: &[String], is_short: impl Fn(&str) -> bool) {
     let mut round = 0;
     wait::until("streams that were shortened", || {
         // Positions must move on for a next generation.
         round += 1;
-        cluster.visit(0, &ids[round % ids.len()], &format!("more-{round}"));
+        cluster.visit(edge, &ids[round % ids.len()], &format!("more-{round}"));
         (0..4).all(|stream| is_short(&format!("CAMEO_LOG_{stream}"))).then_some(())
     });
 }
@@ -77,7 +78,7 @@ fn an_edge_with_an_empty_disk_serves_half_a_million_profiles_within_ten_seconds(
     let ids: Vec<_> = (0..40).map(|n| format!("s{n}")).collect();
     let uploaded: BTreeMap<_, _> =
         (0..4).map(|n| format!("CAMEO_LOG_{n}")).map(|s| (s.clone(), cluster.last_of(&s))).collect();
-    shorten(&cluster, &ids, |stream| cluster.first_of(stream) > uploaded[stream]);
+    shorten(&cluster, 0, &ids, |stream| cluster.first_of(stream) > uploaded[stream]);
 
     let began = Instant::now();
     cluster.join_edge(1);
@@ -88,6 +89,32 @@ fn an_edge_with_an_empty_disk_serves_half_a_million_profiles_within_ten_seconds(
     common::profiles_become(cluster.edge(1), (ROWS + ids.len()) as u64);
     let digests = cluster.digests();
     assert_eq!(digests["edge-1"], digests["edge-2"]);
+}
+
+/// As one that was cut off for longer than the log is kept; what starts it again is compose, or the system.
+#[test]
+fn an_edge_that_trimming_overtook_ends_and_loads_a_newer_snapshot_when_it_is_started_again() {
+    let Some(mut cluster) = Cluster::planned(Plan { flags: SHORT, networks: true, ..Plan::of(1, 2) }) else { return };
+    let ids: Vec<_> = (0..40).map(|n| format!("o{n}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        cluster.visit(n % 2, id, &format!("first-{n}"));
+    }
+    assert_eq!(cluster.agreed(&ids).len(), ids.len());
+    let read: BTreeMap<_, _> =
+        (0..4).map(|n| format!("CAMEO_LOG_{n}")).map(|s| (s.clone(), cluster.last_of(&s))).collect();
+    cluster.set_network(0, Network::Cut);
+    shorten(&cluster, 1, &ids, |stream| cluster.first_of(stream) > read[stream] + 1);
+    cluster.set_network(0, Network::Well);
+    let (code, log) = cluster.edges[0].take().expect("the edge runs").ended();
+    assert_eq!(code, 6, "{log}");
+    assert!(log.contains("trimmed past what this edge has read"), "{log}");
+    cluster.restart_edge(0);
+    assert!(cluster.edge(0).log().contains("loaded from snapshots"), "{}", cluster.edge(0).log());
+    cluster.visit(0, &ids[0], "back");
+    let after = cluster.agreed(&ids);
+    assert_eq!(after[0]["profileAttributes"]["last"]["value"], "back");
+    let of = cluster.digests();
+    assert_eq!(of["edge-1"], of["edge-2"]);
 }
 
 #[test]

@@ -315,6 +315,16 @@ impl Server {
         self.setup.clone()
     }
 
+    /// Waits until it ends by itself; its exit code and all it wrote.
+    ///
+    /// # Panics
+    /// When it does not end, or by a signal.
+    #[must_use]
+    pub fn ended(mut self) -> (i32, String) {
+        let status = wait::until("the end of a server", || self.child.try_wait().expect("the child can be waited for"));
+        (status.code().expect("it ended by itself"), self.log())
+    }
+
     /// SIGSTOP: it stands still, its connections stay open.
     pub fn pause(&self) {
         self.signal(Signal::STOP);

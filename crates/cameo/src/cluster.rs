@@ -3,6 +3,7 @@
 //! The control plane makes the streams of log and control bucket; the others wait until they are there. Nobody starts
 //! by itself what another has to have started before: a process that cannot go on yet says so and tries again.
 
+pub(crate) mod audit;
 pub(crate) mod config;
 mod ledger;
 mod nodes;
@@ -50,6 +51,17 @@ pub(crate) const NAME: &str = "cameo";
 /// In an edge's data directory: what it has read lately, should NATS lose it.
 pub(crate) const RECENT: &str = "recent";
 
+/// The log was trimmed past what an edge has read, as it was away for longer than the log is kept: exit code 6. What it
+/// needs is what a start does, so it ends, and whoever started it starts it again.
+#[derive(Debug)]
+pub(crate) struct Overtaken;
+
+impl std::fmt::Display for Overtaken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the log was trimmed past what this edge has read; started again, it loads a newer snapshot")
+    }
+}
+
 /// Runs an edge until it is told to stop.
 pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
@@ -93,10 +105,18 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
         let draining_visits = tokio::spawn(visits::drain(nats.clone(), NAME, Arc::clone(&edge)));
         let router = process::described(edge.router(), cameo_edge::openapi())?;
         greet("edge", common, &listener);
-        serve(common, listener, router, &draining, || draining_visits.abort()).await?;
+        let (replica, overtaken) = (edge.replica(), Arc::new(AtomicBool::new(false)));
+        let (stop, told) = (process::stop()?, Arc::clone(&overtaken));
+        let stopped = async move {
+            tokio::select! {
+                () = stop => {}
+                () = replica.overtaken() => told.store(true, Ordering::Relaxed),
+            }
+        };
+        serve(common, listener, router, &draining, stopped, || draining_visits.abort()).await;
         node.leave().await;
         edge.close().await;
-        Ok(())
+        if overtaken.load(Ordering::Relaxed) { Err(anyhow::Error::msg(Overtaken)) } else { Ok(()) }
     })
 }
 
@@ -128,7 +148,7 @@ pub(crate) fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         description.merge(operations::openapi());
         let router = process::described(gateway.router().merge(operations), description)?;
         greet("gateway", common, &listener);
-        serve(common, listener, router, &draining, || {}).await?;
+        serve(common, listener, router, &draining, process::stop()?, || {}).await;
         gateway.close().await;
         node.leave().await;
         Ok(())
@@ -172,6 +192,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         let node = start_node(common, &nats, "control", sealer.verifying(), without_profiles).await?;
         let shortened = wait_for("the streams of the log", async || JetStreamLog::open(&nats, NAME).await).await?;
         plane.ask_nodes_by(Arc::new(nodes::RemoteNodes::new(&nats, NAME)));
+        audit::take(&nats, NAME, plane.clone()).await?;
         tokio::spawn(retention::keep(shortened, Objects::new(&nats, NAME), config.retention));
         let upstream =
             upstream::router(&config.edge_url, &config.gateway_url, config.node_ca.as_deref(), sealer.clone())?;
@@ -189,7 +210,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         }
         let _ = say!("Nodes take --control-key {}", sealer.verifying().to_hex());
         let closing = plane.clone();
-        serve(common, listener, router, &draining, move || closing.close()).await?;
+        serve(common, listener, router, &draining, process::stop()?, move || closing.close()).await;
         node.leave().await;
         Ok(())
     })
@@ -287,16 +308,16 @@ async fn start_node(
     Ok(node)
 }
 
-/// Serves until SIGTERM, and for a while after it: `/readyz` says no, so that a load balancer sends nothing new here, and
+/// Serves until it is to stop, and for a while after that: `/readyz` says no, so that a load balancer sends nothing new here, and
 /// every answer ends its connection.
 async fn serve(
     common: &Common,
     (listener, tls): (TcpListener, Option<Tls>),
     router: Router,
     draining: &Arc<AtomicBool>,
+    stopped: impl Future<Output = ()>,
     closing: impl FnOnce(),
-) -> anyhow::Result<()> {
-    let stopped = process::stop()?;
+) {
     let told = Arc::clone(draining);
     // Who keeps a connection shall take the next one to another node, and not be cut off at the end.
     let close = map_response(move |mut response: Response| {
@@ -315,7 +336,6 @@ async fn serve(
     };
     cameo_http::serve::serve(listener, tls, router, stopped).await;
     tracing::info!("stopped");
-    Ok(())
 }
 
 fn greet(role: &str, common: &Common, (listener, tls): &(TcpListener, Option<Tls>)) {

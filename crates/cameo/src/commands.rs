@@ -186,6 +186,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
     if error.is::<Usage>() {
         return (2, None);
     }
+    if error.is::<cluster::Overtaken>() {
+        return (6, None);
+    }
     match error.downcast_ref::<Error>() {
         Some(Error::Unreachable { url, .. }) => {
             (3, Some(format!("Is `cameo standalone` running at {url}? Another server is named by --url or CAMEO_URL.")))

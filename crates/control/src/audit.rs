@@ -67,6 +67,40 @@ impl AuditResult {
     }
 }
 
+/// What an operator did at NATS, past the admin API, as the command says it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OperatorNote {
+    /// The user at NATS.
+    pub user: String,
+    /// The machine, and the account on it.
+    pub from: String,
+    /// What, as the command is called: `log.reappend`.
+    pub action: String,
+    /// What it was done to.
+    pub target: String,
+    /// Whether it did not work.
+    pub failed: bool,
+    /// For people.
+    pub detail: String,
+}
+
+impl OperatorNote {
+    pub(crate) fn entry(self, at_ms: u64) -> Entry {
+        Entry {
+            id: 0,
+            at_ms,
+            who: text(format_args!("nats:{}", self.user)),
+            action: text(self.action),
+            client: None,
+            target: Some(text(self.target)),
+            from: text(self.from),
+            result: if self.failed { AuditResult::Failed } else { AuditResult::Done },
+            detail: Some(text(self.detail)),
+        }
+    }
+}
+
 /// Which entries are asked for, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {

@@ -25,7 +25,7 @@ mod stage;
 mod throttle;
 
 pub use api::openapi;
-pub use audit::{AuditLog, Entry, LocalAudit};
+pub use audit::{AuditLog, Entry, LocalAudit, OperatorNote};
 pub use keyfile::{KeyFileError, signing_key};
 pub use nodes::{Nodes, PartitionView, SnapshotResult, SnapshotView};
 pub use pages::Upstream;

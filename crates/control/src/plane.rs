@@ -31,7 +31,7 @@ use cameo_auth::seal::Sealer;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use crate::audit::{self, AuditLog, AuditResult, Entry, Filter, Page};
+use crate::audit::{self, AuditLog, AuditResult, Entry, Filter, OperatorNote, Page};
 use crate::nodes::Nodes;
 use crate::principal::Principal;
 use crate::session::Sessions;
@@ -274,6 +274,14 @@ impl Plane {
             detail: detail.map(audit::text),
         };
         self.append(entry).await;
+    }
+
+    /// Writes into the audit log what an operator did past this control plane.
+    ///
+    /// # Errors
+    /// Says why it is not durable there.
+    pub async fn note_of_operator(&self, note: OperatorNote) -> Result<(), String> {
+        self.0.config.audit.append(note.entry(self.unix_ms())).await.map_err(|error| error.to_string())
     }
 
     async fn append(&self, entry: Entry) {

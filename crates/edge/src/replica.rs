@@ -169,6 +169,8 @@ struct Inner<L: EventLog> {
     courier: Courier,
     /// Turns true when the replica closes.
     closing: watch::Sender<bool>,
+    /// Turns true when the log was trimmed past what a partition has.
+    overtaken: watch::Sender<bool>,
     checkpoint_failing: AtomicBool,
     /// Where the index of history is.
     checkpoint: Checkpoint,
@@ -271,6 +273,7 @@ impl<L: EventLog> Replica<L> {
             snapshots: config.snapshots.is_some().then_some(ask_snapshots),
             courier: Courier::default(),
             closing: watch::Sender::new(false),
+            overtaken: watch::Sender::new(false),
             checkpoint_failing: AtomicBool::new(false),
             checkpoint: checkpoint.clone(),
             catching_up: AtomicBool::new(true),
@@ -396,6 +399,13 @@ impl<L: EventLog> Replica<L> {
     /// For how long nothing has been heard from what this partition's log is in.
     pub(crate) fn silence_of(&self, partition: Partition) -> Duration {
         self.inner.log.silence_of(partition)
+    }
+
+    /// Waits until the log has been trimmed past what a partition has, which has stopped then: only a snapshot brings it on,
+    /// and snapshots are loaded at the start.
+    pub async fn overtaken(&self) {
+        // The sender lives as long as `self`, so this only returns when it says so.
+        let _ = self.inner.overtaken.subscribe().wait_for(|overtaken| *overtaken).await;
     }
 
     /// Reads a partition as it is now.

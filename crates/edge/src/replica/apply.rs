@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cameo_eventlog::frame::{Admit, Frame};
-use cameo_eventlog::{AppendError, EventLog, LogReader, StoredFrame};
+use cameo_eventlog::{AppendError, EventLog, LogReader, ReadError, StoredFrame};
 use cameo_profile::{Address, Event, LogTime, Outcome, Partition, PartitionState, Position};
 use tokio::runtime::Runtime;
 
@@ -46,7 +46,12 @@ async fn follow<L: EventLog>(inner: &Inner<L>, partitions: &[Partition]) {
                 // One wake-up a batch for whoever waits for a position.
                 inner.applied.notify_waiters();
             }
-            Err(error) => return stop_all(inner, partitions, &describe(&error)).await,
+            Err(error) => {
+                if matches!(error, ReadError::Trimmed { .. }) {
+                    inner.overtaken.send_replace(true);
+                }
+                return stop_all(inner, partitions, &describe(&error)).await;
+            }
         }
     }
 }
