@@ -120,3 +120,9 @@ pub(crate) fn visits_of(server: &Server, paths: impl IntoIterator<Item = String>
     }
     Some(homes.values().sum())
 }
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.ok().and_then(|d| i64::try_from(d.as_millis()).ok()).expect("a clock after 1970")
+}

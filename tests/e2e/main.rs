@@ -1,6 +1,7 @@
 //! End-to-end tests: the real binary over HTTP and by its command line, one module a promise.
 
 mod bad_input;
+mod behaviour;
 mod bulk;
 mod checker;
 mod cli;

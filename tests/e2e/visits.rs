@@ -1,10 +1,10 @@
-//! Visits: every encoding, generated ids, retries, sessions and counters, category affinity (TARGET_API §1, §6).
+//! Visits: every encoding, generated ids, retries, sessions and counters (TARGET_API §1, §6).
 
 use cameo_tests::http::Request;
 use cameo_tests::server::Server;
 use serde_json::{Value, json};
 
-use crate::common::{VISITS, attribute, fetch, plain, visit, visit_count};
+use crate::common::{VISITS, attribute, fetch, now_ms, plain, visit, visit_count};
 
 #[test]
 fn a_visitor_without_an_id_gets_one() {
@@ -121,11 +121,6 @@ fn at_minutes(server: &Server, tnt_id: &str, visits: &[At<'_>]) {
     }
 }
 
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.ok().and_then(|d| i64::try_from(d.as_millis()).ok()).expect("a clock after 1970")
-}
-
 #[test]
 fn sessions_end_by_a_new_id_or_thirty_idle_minutes() {
     let server = Server::start();
@@ -167,24 +162,6 @@ fn times_of_visits_are_those_that_they_name() {
     visit(&server, &json!({"ids": {"tntId": "text-time"}, "occurredAt": "2026-01-02T03:04:05.678Z"}));
     let expected = "1767323045678";
     assert_eq!(attribute(&server, "text-time", "firstSessionStart").as_deref(), Some(expected));
-}
-
-#[test]
-fn category_affinity_follows_the_example_of_the_documentation() {
-    let server = Server::start();
-    for category in ["mens-clothing", "accessories", "jewelry", "accessories"] {
-        visit(&server, &json!({"sessionId": "s1", "ids": {"tntId": "aff"}, "categories": [category]}));
-    }
-    let value = |name| attribute(&server, "aff", name);
-    assert_eq!(value("user.categoryAffinities").as_deref(), Some("accessories,mens-clothing,jewelry"));
-    assert_eq!(value("user.categoryAffinity").as_deref(), Some("accessories"));
-
-    // All in one visit, and a sixth category drops the lowest of the five.
-    let seen = ["a", "b", "c", "d", "e", "e", "d", "c", "b", "f"];
-    visit(&server, &json!({"sessionId": "s1", "ids": {"tntId": "aff-6"}, "categories": seen}));
-    let kept = attribute(&server, "aff-6", "user.categoryAffinities").expect("affinities");
-    assert_eq!(kept.split(',').count(), 5, "{kept}");
-    assert!(kept.split(',').any(|c| c == "f"), "the new one is kept: {kept}");
 }
 
 #[test]
