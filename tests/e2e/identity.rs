@@ -71,6 +71,26 @@ fn a_login_makes_one_profile_of_all_that_is_known() {
 }
 
 #[test]
+fn whoever_is_told_of_a_login_sees_the_device_gone_from_the_person_before() {
+    let server = Server::start();
+    for round in 0..60 {
+        // Through an ECID in every other device, so that there is a chain.
+        let device = format!("sw{}", round % 4);
+        let mut ids = json!({"tntId": device, "thirdPartyId": format!("sw-p{}", round % 3)});
+        if round % 2 == 1 {
+            ids["ecid"] = json!(format!("{device}-e"));
+        }
+        visit(&server, ids, json!({}));
+        for person in (0..3).filter(|person| *person != round % 3) {
+            let path = format!("/v1/demo/profiles/tp/sw-p{person}");
+            let ids = server.get(&path).json()["ids"]["tntId"].clone();
+            let listed = ids.as_array().is_some_and(|ids| ids.contains(&json!(device)));
+            assert!(!listed, "round {round}: sw-p{person} still lists {device}");
+        }
+    }
+}
+
+#[test]
 fn a_shared_device_follows_the_last_login_and_can_be_given_back() {
     let server = Server::start();
     visit(&server, json!({"tntId": "d", "thirdPartyId": "ann"}), json!({"name": "Ann"}));

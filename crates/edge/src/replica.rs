@@ -44,6 +44,7 @@ pub use restore::restore_partition;
 pub use snapshots::{SnapshotOutcome, SnapshotTaken};
 
 pub(crate) use apply::describe;
+pub(crate) use find::Held;
 
 use call::EventTicket;
 use checkpoint::Checkpoint;

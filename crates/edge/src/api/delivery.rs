@@ -211,6 +211,7 @@ async fn send<L: EventLog>(
     let answer = call.wait().await.pop();
     let lost = || Failed::Later(Refusal::new(503, "the visit was not answered"));
     let answer = answer.ok_or_else(lost)?.map_err(|error| Failed::Later(error.into()))?;
+    app.replica.let_go(&client.code, &placed.held).await;
     let home = placed.addresses.first().filter(|_| placed.generated);
     let made = home.map(|address| address.as_address().parts().1.to_owned());
     Ok(Sent { answer, generated: made })

@@ -19,7 +19,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::visit::{Fields, Text, Value, VisitRequest};
 use super::{App, HEARD_WITHIN, identity, route, write};
-use crate::replica::{Answer, Render, SubmitError};
+use crate::replica::{Answer, Held, Render, SubmitError};
 use cameo_http::{Family, Refusal, body, query};
 
 use decode::{Encoding, decode};
@@ -54,6 +54,8 @@ pub(super) struct Placed {
     pub(super) addresses: Vec<AddressBuf>,
     /// The lowest was made up.
     pub(super) generated: bool,
+    /// Where the addresses were linked before, if the event may link them to others.
+    pub(super) held: Vec<Held>,
 }
 
 impl Placed {
@@ -161,6 +163,8 @@ async fn take<L: EventLog>(
         });
     }
     let answers = call.wait().await;
+    let held = sent.iter().filter_map(|sent| sent.placed.as_ref()).flat_map(|placed| placed.held.iter().cloned());
+    app.replica.let_go(client, &held.collect::<Vec<_>>()).await;
     let became = match &app.spool {
         Some(spool) => spooled::fall_back(app, spool, client, &sent, answers, now_ms).await,
         None => answers.into_iter().map(|answer| answer.map(Became::Applied)).collect(),
@@ -251,12 +255,14 @@ pub(super) fn place<L: EventLog>(
     addresses.dedup();
     visit.check(now_ms)?;
     if let Some(way) = route::choose(&app.replica, client, &addresses, visit.event_id().is_some())? {
-        return Ok(Placed { way, addresses, generated: false });
+        let links = addresses.len() > 1 && way.route == Route::Enter;
+        let held = if links { app.replica.held(client, &addresses)? } else { Vec::new() };
+        return Ok(Placed { way, addresses, generated: false, held });
     }
     let generated = app.ids.make(client, visit.event_id(), now_ms, app.replica.partitions());
     let (address, partition) = generated.ok_or_else(|| Refusal::new(503, "the system has no randomness for an id"))?;
     let way = route::Way { partition, route: Route::Enter, at: address.clone() };
-    Ok(Placed { way, addresses: vec![address], generated: true })
+    Ok(Placed { way, addresses: vec![address], generated: true, held: Vec::new() })
 }
 
 /// Builds the event around what the request holds, and hands it over; `made_up` are event id and time for one that has

@@ -37,6 +37,14 @@ enum End {
     Ended,
 }
 
+/// An address, its alias, and the home that holds it by that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    address: AddressBuf,
+    epoch: u64,
+    home: AddressBuf,
+}
+
 impl<L: EventLog> Inner<L> {
     fn look<R>(
         &self,
@@ -181,6 +189,45 @@ impl<L: EventLog> Replica<L> {
             self.profile(client, address, |_| ()).await?;
         }
         Ok(())
+    }
+
+    /// Where the addresses of a visit are linked before it links them, perhaps, to others.
+    pub(crate) fn held(&self, client: &ClientCode, addresses: &[AddressBuf]) -> Result<Vec<Held>, SubmitError> {
+        let mut held = Vec::new();
+        for address in addresses {
+            let trace = self.inner.trace(client, address.as_address())?;
+            let own = self.alias_epoch(client, address.as_address())?.map(|epoch| (address.clone(), epoch));
+            for (address, epoch) in own.into_iter().chain(trace.by) {
+                held.push(Held { address, epoch, home: trace.home.clone() });
+            }
+        }
+        Ok(held)
+    }
+
+    /// Waits until addresses that have been linked elsewhere since are gone from where they were: whoever was told of the
+    /// one sees the other. Gives up after a while; the link holds.
+    pub(crate) async fn let_go(&self, client: &ClientCode, held: &[Held]) {
+        let inner = &*self.inner;
+        let is_left = |held: &Held| -> Result<bool, SubmitError> {
+            if self.alias_epoch(client, held.address.as_address())? == Some(held.epoch) {
+                return Ok(true);
+            }
+            let (home, address) = (held.home.as_address(), held.address.as_address());
+            inner.look(home.partition(client, self.partitions()), |state, now| {
+                state.profile_by(client.as_str(), home, address, Some(held.epoch), now).is_none()
+            })
+        };
+        let deadline = Instant::now() + MOVING_PATIENCE;
+        loop {
+            let mut applied = std::pin::pin!(inner.applied.notified());
+            applied.as_mut().enable();
+            // Where a partition has stopped, nothing more will be seen.
+            if held.iter().all(|held| is_left(held).unwrap_or(true))
+                || tokio::time::timeout_at(deadline, applied).await.is_err()
+            {
+                return;
+            }
+        }
     }
 
     /// Whether a profile lives where a trace ends, and holds the address by which it got there.

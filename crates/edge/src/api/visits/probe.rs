@@ -37,7 +37,7 @@ pub fn check_visits(content_type: &'static str, body: &[u8], now_ms: u64) -> Res
         let generated = addresses.is_empty();
         let at = addresses.first().cloned().unwrap_or_else(|| Address::from_canonical("tnt:made-up").into());
         let way = Way { partition: Partition(0), route: Route::Enter, at };
-        let placed = Placed { way, addresses, generated };
+        let placed = Placed { way, addresses, generated, held: Vec::new() };
         with_event(&client, &visit, &placed, None, |event| {
             let mut bytes = Vec::new();
             event.encode(&mut bytes);
