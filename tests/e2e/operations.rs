@@ -1,6 +1,11 @@
 //! What an operator looks at: health, readiness, metrics, the API description.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cameo_tests::cluster::{Cluster, Plan};
 use cameo_tests::server::Server;
+use cameo_tests::{process, readme, wait};
 use serde_json::json;
 
 use crate::common::{BULK_V2, plain, upload_all, visit};
@@ -84,6 +89,39 @@ fn metrics_have_the_promised_names_and_move() {
     };
     assert!(sum("cameo_visits_total") >= 1.0, "{metrics}");
     assert!(sum("cameo_batch_rows_total") >= 2.0, "{metrics}");
+}
+
+/// Names of metrics of ours in a text.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    text.split(word).filter(|word| word.starts_with("cameo_") && *word != "cameo_").collect()
+}
+
+/// Also those that count what has not happened: Prometheus sees no rise of what was not there before.
+#[test]
+fn what_dashboard_alerts_and_readme_name_is_told_from_the_start() {
+    let Some(cluster) = Cluster::planned(Plan { spool: true, ..Plan::of(1, 1) }) else { return };
+    cluster.visit(0, "m1", "one");
+    let nodes = [cluster.edges[0].as_ref(), cluster.gateway.as_ref(), cluster.control.as_ref()];
+    let said = || -> String {
+        let metrics = nodes.iter().flatten().map(|node| node.get("/metrics").expect(200).text());
+        metrics.collect::<Vec<_>>().concat()
+    };
+    let file = |path: &str| std::fs::read_to_string(process::workspace().join(path)).expect("a file");
+    let (dashboard, alerts, readme) =
+        (file("deploy/grafana/dashboards/cameo.json"), file("deploy/prometheus/alerts.yml"), readme::text());
+    let readme: String = readme.lines().filter(|line| line.starts_with("| `cameo_")).collect();
+    let named: BTreeSet<_> = [&dashboard, &alerts, &readme].into_iter().flat_map(|text| metrics_in(text)).collect();
+    assert!(named.len() > 30, "{named:?}");
+    let mut missing = Vec::new();
+    // Of what is looked at now and then, the first look is waited for.
+    let all = wait::within(Duration::from_secs(20), || {
+        let said = said();
+        let there = metrics_in(&said);
+        missing = named.iter().filter(|name| !there.contains(*name)).map(|name| (*name).to_owned()).collect();
+        missing.is_empty().then_some(())
+    });
+    assert!(all.is_some(), "named, and not told by any node: {missing:?}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::lease::{Beat, NodeLease, NodeRun, heartbeat_every};
 use crate::record::TokenId;
 use crate::seal::Verifying;
 use crate::state::AuthState;
-use crate::verifier::{Shared, Verifier};
+use crate::verifier::{self, Shared, Verifier};
 
 #[cfg(test)]
 mod tests;
@@ -172,6 +172,7 @@ impl Node {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|_| StartError::Randomness)?;
         let run = NodeRun { node: config.node.clone(), run: crate::hex::encode(&random) };
+        verifier::describe_metrics();
         let key = Key::new(format!("{BEAT_KIND}.{run}")).map_err(|_| StartError::Name(config.node.clone()))?;
         let shared = Shared {
             state: ArcSwap::from_pointee(AuthState::default()),

@@ -281,6 +281,24 @@ impl Denied {
     }
 }
 
+/// Has the metric of denied calls told from the start: Prometheus sees no rise of what was not there before.
+pub(crate) fn describe_metrics() {
+    metrics::describe_counter!("cameo_auth_denied_total", "Calls refused for their token or its lack, by reason");
+    for denied in [
+        Denied::NoLease,
+        Denied::Disabled,
+        Denied::Missing,
+        Denied::Unknown,
+        Denied::Expired,
+        Denied::Scope(Scope::ProfileRead),
+        Denied::Ambiguous,
+        Denied::InQuery,
+        Denied::Client,
+    ] {
+        metrics::counter!("cameo_auth_denied_total", "reason" => denied.label()).increment(0);
+    }
+}
+
 /// Whose request it is: `/v1/{client}/…`, `/m2/{client}/…`, or `client=` of the query. `None` when it does not say, or
 /// says it in a way that needs decoding: codes have no character that does, and a guard that read it otherwise than the
 /// handler would be a hole.

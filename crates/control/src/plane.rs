@@ -203,6 +203,11 @@ impl Plane {
             closing: watch::Sender::new(false),
             config,
         }));
+        metrics::describe_counter!("cameo_audit_failed_total", "Entries of the audit log that could not be written");
+        metrics::describe_counter!("cameo_sign_in_failed_total", "Wrong passwords");
+        // Told from the start: Prometheus sees no rise of what was not there before.
+        metrics::counter!("cameo_audit_failed_total").increment(0);
+        metrics::counter!("cameo_sign_in_failed_total").increment(0);
         tokio::spawn(view::follow(Arc::downgrade(&plane.0)));
         // An entry of our own: when the view has it, it has everything before it.
         let key = Key::new("control.started").map_err(|error| OpenError::Unwritable(error.to_string()))?;

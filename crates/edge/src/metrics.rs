@@ -14,6 +14,8 @@ pub(crate) struct ReplicaMeters {
     pub(crate) profile_bytes: Gauge,
     pub(crate) lag_frames: Gauge,
     pub(crate) halted_partitions: Gauge,
+    pub(crate) links_waiting: Gauge,
+    pub(crate) links_waiting_seconds: Gauge,
     pub(crate) snapshots_taken: Counter,
     pub(crate) snapshots_failed: Counter,
     pub(crate) snapshots_damaged: Counter,
@@ -37,6 +39,14 @@ impl ReplicaMeters {
         describe_gauge!("cameo_profile_bytes", "Bytes of profiles in memory, with their table");
         describe_gauge!("cameo_lag_frames", "Frames in the log that are not applied yet");
         describe_gauge!("cameo_halted_partitions", "Partitions that stopped for good; see /readyz");
+        describe_gauge!(
+            "cameo_links_waiting",
+            "Messages between partitions that link profiles and have not arrived yet"
+        );
+        describe_gauge!(
+            "cameo_links_waiting_seconds",
+            "For how long this node has seen the one wait that waits longest; milliseconds, unless something is stuck"
+        );
         describe_counter!("cameo_snapshots_total", "Snapshots by outcome: taken, failed, or found damaged when loaded");
         describe_counter!("cameo_snapshot_bytes_total", "Bytes of snapshots taken, compressed");
         describe_histogram!("cameo_snapshot_seconds", "Time to take one snapshot of one partition");
@@ -59,6 +69,8 @@ impl ReplicaMeters {
             profile_bytes: gauge!("cameo_profile_bytes"),
             lag_frames: gauge!("cameo_lag_frames"),
             halted_partitions: gauge!("cameo_halted_partitions"),
+            links_waiting: gauge!("cameo_links_waiting"),
+            links_waiting_seconds: gauge!("cameo_links_waiting_seconds"),
         }
     }
 }

@@ -484,6 +484,10 @@ fn describe_metrics() {
     metrics::describe_histogram!("cameo_frame_bytes", metrics::Unit::Bytes, "Size of an appended frame");
     metrics::describe_histogram!("cameo_append_seconds", metrics::Unit::Seconds, "Time to append one group of frames");
     metrics::describe_counter!("cameo_append_failures_total", "Frames that could not be appended, by reason");
+    // Told from the start: Prometheus sees no rise of what was not there before.
+    for error in [AppendError::StorageFull, AppendError::Unavailable("".into()), AppendError::Unknown("".into())] {
+        metrics::counter!("cameo_append_failures_total", "reason" => error.reason()).increment(0);
+    }
 }
 
 fn fail<T: Ticket>(inner: &Inner<T>, frame: &Written, error: &AppendError) {

@@ -161,6 +161,7 @@ fn carry_all<L: EventLog>(inner: &Arc<Inner<L>>, runtime: &Runtime) {
                 for from in inner.log.partitions().iter() {
                     carry(inner, from, false, &mut ways, &answers);
                 }
+                measure(inner, &mut ways);
                 inner.courier.fail_overdue();
                 if cleaned.elapsed() > HOUSEKEEPING {
                     cleaned = Instant::now();
@@ -171,6 +172,21 @@ fn carry_all<L: EventLog>(inner: &Arc<Inner<L>>, runtime: &Runtime) {
             }
         }
     });
+}
+
+/// Tells how much waits, and for how long; forgets ways on which nothing does.
+fn measure<L: EventLog>(inner: &Arc<Inner<L>>, ways: &mut BTreeMap<(u16, u16), Way>) {
+    let mut waiting = 0;
+    let mut used = BTreeSet::new();
+    for from in inner.log.partitions().iter() {
+        let state = inner.slots[from.index()].state.read();
+        waiting += state.fold.links().outbox;
+        used.extend(state.fold.destinations().map(|(to, _)| (from.0, to)));
+    }
+    ways.retain(|way, known| used.contains(way) || known.sent.is_some());
+    let longest = ways.iter().filter(|(way, _)| used.contains(way)).map(|(_, known)| known.waits.1.elapsed()).max();
+    inner.meters.links_waiting.set(waiting as f64);
+    inner.meters.links_waiting_seconds.set(longest.unwrap_or_default().as_secs_f64());
 }
 
 /// Sends what waits in a partition's outbox. Of another node's only what has waited for long.
