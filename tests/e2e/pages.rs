@@ -33,6 +33,98 @@ fn visited(server: &Server) {
     server.post_json("/v1/demo/visits", &json!({"ids": {"tntId": "a1"}, "profile": {"country": "france"}})).expect(200);
 }
 
+/// A person with a device that left, and one that is hers still and brought a value that is not shown.
+fn linked(server: &Server) {
+    for (ids, profile) in [
+        (json!({"tntId": "d1"}), json!({"tier": "bronze", "city": "Lyon"})),
+        (
+            json!({"thirdPartyId": "ann"}),
+            json!({"tier": "gold", "a rather long name of an attribute": "x".repeat(200)}),
+        ),
+        (json!({"tntId": "d1", "ecid": "3".repeat(38), "thirdPartyId": "ann"}), json!({})),
+        (json!({"tntId": "d2", "thirdPartyId": "ann"}), json!({"page": "/start"})),
+        (json!({"tntId": "d2", "thirdPartyId": "bob"}), json!({"hobby": "chess"})),
+    ] {
+        let visit = json!({"ids": ids, "profile": profile, "categories": ["shoes"]});
+        server.post_json("/v1/demo/visits", &visit).expect(200);
+    }
+}
+
+const ANN: &str = "/admin/c/demo/profiles?kind=tp&id=ann";
+
+#[test]
+fn a_profile_shows_what_each_id_brought_and_a_device_is_unlinked() {
+    if !needs::have(needs::BROWSER) {
+        return;
+    }
+    let server = admin::server();
+    linked(&server);
+    let browser = Browser::start();
+    sign_in(&browser, &server, "admin", ADMIN_PASSWORD);
+    browser.open(&format!("{}{ANN}", server.url()));
+    let row = |id: &str| {
+        let script = "return [...document.querySelectorAll('tr')].map((r) => r.innerText).find((t) => t.startsWith(arguments[0]))";
+        browser.script(script, &json!([id])).as_str().unwrap_or_default().to_owned()
+    };
+    let device = row("tnt d1");
+    for part in ["linked to ecid 333", "tier = bronze (not shown)", "city = Lyon"] {
+        assert!(device.contains(part), "{part}: {device}");
+    }
+    assert!(row("tnt d2").contains("has left") && row("tnt d2").contains("page = /start"), "{}", row("tnt d2"));
+    assert!(row("tp ann").contains("the profile lives here"), "{}", row("tp ann"));
+    assert!(row("city").ends_with("tnt d1") && row("tier").ends_with("tp ann"), "{}{}", row("city"), row("tier"));
+    assert!(!browser.text().contains("chess"), "what the device did for somebody else");
+    // Neither the id it lives at nor one that has left.
+    assert_eq!(browser.count("form[action$='/unlink']"), 2);
+
+    browser.click("details:has(input[value=d1]) summary");
+    browser.click("details:has(input[value=d1]) button");
+    browser.wait_for_text("tnt d1 has a profile of its own now.");
+    assert_eq!((row("tnt d1"), row("city")), (String::new(), String::new()));
+    let device = server.get("/v1/demo/profiles/tnt/d1").expect(200).json();
+    assert_eq!(
+        (&device["profileAttributes"]["tier"]["value"], &device["ids"]),
+        (&json!("bronze"), &json!({"tntId": ["d1"]}))
+    );
+    let audit = Admin::new(&server).get("/v1/demo/audit").expect(200).text();
+    assert!(audit.contains("tnt:d1") && audit.contains("unlinked from tp:ann"), "{audit}");
+    browser.open(&format!("{}/admin/c/demo/profiles?kind=tnt&id=d1", server.url()));
+    assert_eq!(browser.count("form[action$='/unlink']"), 0, "a profile without links has no ids to unlink");
+    assert_eq!(browser.console_errors(), Vec::<String>::new());
+}
+
+#[test]
+fn the_secret_for_signatures_is_made_shown_once_and_replaced() {
+    if !needs::have(needs::BROWSER) {
+        return;
+    }
+    let server = admin::server();
+    let browser = Browser::start();
+    sign_in(&browser, &server, "admin", ADMIN_PASSWORD);
+    let settings = format!("{}/admin/c/demo/settings", server.url());
+    browser.open(&settings);
+    browser.wait_for_text("There is none yet.");
+    let make = "form[action$='/identity-secret'] button";
+    let mut secrets = Vec::new();
+    for made in ["There is a new secret", "the one before is good for 1 day more"] {
+        if browser.count("#grace") == 1 {
+            browser.script("document.querySelector('#grace').value = '86400'", &json!([]));
+        }
+        browser.click(make);
+        browser.wait_for_text(made);
+        browser.wait_for_text("Confirmed");
+        let secret = browser.script("return document.querySelector('#secret').value", &json!([]));
+        secrets.push(secret.as_str().unwrap_or_default().to_owned());
+    }
+    assert!(secrets.iter().all(|secret| secret.len() > 40) && secrets[0] != secrets[1], "two secrets");
+    browser.open(&settings);
+    assert!(browser.text().contains("replaced, good until"), "{}", browser.text());
+    let page = browser.script("return document.documentElement.outerHTML", &json!([])).to_string();
+    assert!(secrets.iter().all(|secret| !page.contains(secret)), "shown once");
+    let listed = Admin::new(&server).get("/v1/demo/identity-secret").expect(200).json();
+    assert_eq!(listed["secrets"].as_array().map(Vec::len), Some(2), "{listed}");
+}
+
 #[test]
 fn an_approver_switches_authentication_on_generates_copies_and_replaces_the_token() {
     if !needs::have(needs::BROWSER) {
@@ -101,14 +193,14 @@ fn each_role_sees_the_buttons_that_would_work_and_no_others() {
     }
     let server = admin::server();
     let admin = Admin::new(&server);
-    visited(&server);
+    linked(&server);
     admin.post("/v1/demo/tokens", &json!({"name": "pos", "scopes": ["bulk:write"]})).expect(201);
     let expected = [
-        // switch, generate, rotate, settings form, edit, erase, upload, users in the menu
-        ("observer", [0, 0, 0, 0, 0, 0, 0, 0]),
-        ("editor", [0, 0, 0, 0, 1, 0, 1, 0]),
-        ("approver", [1, 1, 1, 1, 1, 1, 1, 0]),
-        ("admin", [1, 1, 1, 1, 1, 1, 1, 1]),
+        // switch, generate, rotate, forms of settings (they and the secret), edit, erase, unlink, upload, users in the menu
+        ("observer", [0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("editor", [0, 0, 0, 0, 1, 0, 2, 1, 0]),
+        ("approver", [1, 1, 1, 2, 1, 1, 2, 1, 0]),
+        ("admin", [1, 1, 1, 2, 1, 1, 2, 1, 1]),
     ];
     let browser = Browser::start();
     for (role, sees) in expected {
@@ -124,10 +216,11 @@ fn each_role_sees_the_buttons_that_would_work_and_no_others() {
         ];
         browser.open(&format!("{}/admin/c/demo/settings", server.url()));
         seen.push(browser.count("main form"));
-        browser.open(&format!("{}/admin/c/demo/profiles?kind=tnt&id=a1", server.url()));
-        assert!(browser.text().contains("france"), "{}", browser.text());
+        browser.open(&format!("{}{ANN}", server.url()));
+        assert!(browser.text().contains("Lyon"), "{}", browser.text());
         seen.push(browser.count("form[action$='/edit']"));
         seen.push(browser.count("form[action$='/erase']"));
+        seen.push(browser.count("form[action$='/unlink']"));
         browser.open(&format!("{}/admin/c/demo/batches", server.url()));
         seen.push(browser.count("form[data-upload]"));
         seen.push(browser.count("nav a[href='/admin/users']"));
@@ -199,6 +292,9 @@ for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) found.push("i
 if (document.querySelectorAll("main").length !== 1 || document.querySelectorAll("h1").length !== 1) found.push("one main and one h1");
 if (!document.documentElement.lang) found.push("no language");
 if (document.documentElement.scrollWidth > window.innerWidth + 1) found.push("wider than the page: " + document.documentElement.scrollWidth);
+for (const table of document.querySelectorAll(".table")) {
+  if (window.innerWidth < 700 && table.scrollWidth > table.clientWidth + 1) found.push("a table is cut: " + table.innerText.slice(0, 80));
+}
 const channel = (c) => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
 const parse = (text) => (text.match(/[\d.]+/g) || []).map(Number);
 const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
@@ -221,6 +317,7 @@ fn every_page_can_be_read_in_light_and_dark_on_a_phone_and_by_a_screen_reader() 
     let server = admin::server();
     let admin = Admin::new(&server);
     visited(&server);
+    linked(&server);
     admin.post("/v1/clients", &json!({"code": "shop"})).expect(201);
     admin.post("/v1/demo/tokens", &json!({"name": "pos", "scopes": ["bulk:write", "profile:read"]})).expect(201);
     server
@@ -243,10 +340,15 @@ fn every_page_can_be_read_in_light_and_dark_on_a_phone_and_by_a_screen_reader() 
     browser.click(&format!("form[action='{API}/generate'] button"));
     browser.wait_for_text("Confirmed");
     views.iter().for_each(|view| look("generated", *view));
+    browser.open(&format!("{}/admin/c/demo/settings", server.url()));
+    browser.click("form[action$='/identity-secret'] button");
+    browser.wait_for_text("Confirmed");
+    views.iter().for_each(|view| look("secret", *view));
     for (page, path) in [
         ("profile-api", API),
         ("settings", "/admin/c/demo/settings"),
         ("profiles", "/admin/c/demo/profiles?kind=tnt&id=a1"),
+        ("person", ANN),
         ("batches", "/admin/c/demo/batches"),
         ("cluster", "/admin/cluster"),
         ("audit", "/admin/audit"),

@@ -8,6 +8,7 @@ mod audit;
 mod batches;
 mod clients;
 mod cluster;
+mod contributions;
 mod gate;
 mod layout;
 mod live;
@@ -67,9 +68,11 @@ pub(crate) fn router(plane: &Plane, upstream: Upstream) -> (Router, Vec<RouteAcc
         .post("/admin/c/{client}/tokens/{id}/revoke", role(Action::TokenRevoke), profile_api::revoke)
         .get("/admin/c/{client}/settings", role(Action::SettingsRead), settings::page)
         .post("/admin/c/{client}/settings", role(Action::SettingsWrite), settings::change)
+        .post("/admin/c/{client}/settings/identity-secret", role(Action::TokenRotate), settings::rotate_secret)
         .get("/admin/c/{client}/profiles", role(Action::ProfileRead), profiles::page)
         .get("/admin/c/{client}/profiles/export", role(Action::ProfileRead), timeline::export)
         .post("/admin/c/{client}/profiles/edit", role(Action::ProfileWrite), profiles::edit)
+        .post("/admin/c/{client}/profiles/unlink", role(Action::ProfileWrite), contributions::unlink)
         .post("/admin/c/{client}/profiles/erase", role(Action::ProfileErase), profiles::erase)
         .get("/admin/c/{client}/batches", role(Action::BatchRead), batches::page)
         .post("/admin/c/{client}/batches/upload", role(Action::BatchUpload), batches::upload)

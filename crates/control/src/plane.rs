@@ -238,7 +238,7 @@ impl Plane {
         self.0.closing.subscribe()
     }
 
-    fn unix_ms(&self) -> u64 {
+    pub(crate) fn unix_ms(&self) -> u64 {
         self.0.config.clock.unix_ms()
     }
 

@@ -129,7 +129,7 @@ fn said(flash: &Flash) -> Markup {
         section.flash.error[flash.error] role=(if flash.error { "alert" } else { "status" }) {
             p { (flash.text) }
             @if let Some(secret) = &flash.secret {
-                label for="secret" { "Token: shown this once, so copy it now" }
+                label for="secret" { "Shown this once, so copy it now" }
                 div.copy {
                     input id="secret" readonly value=(secret.as_str()) spellcheck="false" autocomplete="off";
                     button type="button" data-copy="#secret" { "Copy" }

@@ -22,8 +22,8 @@ const LIVES: [(u64, &str); 6] = [
     (90 * 86_400, "90 days"),
     (365 * 86_400, "1 year"),
 ];
-/// Overlaps that the form offers, in seconds.
-const GRACES: [(u64, &str); 5] = [
+/// Overlaps that forms offer, in seconds.
+pub(super) const GRACES: [(u64, &str); 5] = [
     (0, "none: the old one dies at once"),
     (300, "5 minutes"),
     (3600, "1 hour"),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::gate::{Form, Viewer};
 use super::layout::{Page, Place, csrf, duration, encode};
-use super::{Site, layout, timeline};
+use super::{Site, contributions, layout, timeline};
 use crate::plane::{Deed, Problem};
 use crate::session::Flash;
 
@@ -32,6 +32,18 @@ impl Which {
         Self { kind: get("kind"), code: get("code"), id: get("id") }
     }
 
+    /// The one that the query of a page names, for somebody who may see it; with the whole query.
+    pub(super) async fn asked(
+        site: &Site,
+        viewer: &Viewer,
+        client: &str,
+        query: Option<String>,
+    ) -> Result<(Self, Form), Problem> {
+        site.plane.client(&viewer.principal, Action::ProfileRead, client).await?;
+        let query = Form(query::pairs(query.unwrap_or_default().as_bytes()).unwrap_or_default());
+        Ok((Self::read(|name| query.get(name).to_owned()), query))
+    }
+
     fn kind(&self) -> String {
         if self.kind == "cust" { format!("cust:{}", self.code) } else { self.kind.clone() }
     }
@@ -51,11 +63,12 @@ impl Which {
     }
 
     /// For the audit log.
-    fn target(&self) -> String {
+    pub(super) fn target(&self) -> String {
         format!("{}:{}", self.kind(), self.id)
     }
 
-    fn fields(&self) -> Markup {
+    /// What a form about it brings along.
+    pub(super) fn fields(&self) -> Markup {
         html! {
             input type="hidden" name="kind" value=(self.kind);
             input type="hidden" name="code" value=(self.code);
@@ -71,16 +84,14 @@ pub(super) async fn page(
     Path(client): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    if let Err(problem) = site.plane.client(&viewer.principal, Action::ProfileRead, &client).await {
-        return layout::problem(&site.plane, &viewer, &problem);
-    }
-    let pairs = query::pairs(query.unwrap_or_default().as_bytes()).unwrap_or_default();
-    let field = |name: &str| pairs.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.trim()).to_owned();
-    let which = Which::read(field);
-    let (as_of, after) = (field("asOf"), field("after"));
+    let (which, query) = match Which::asked(&site, &viewer, &client, query).await {
+        Ok(asked) => asked,
+        Err(problem) => return layout::problem(&site.plane, &viewer, &problem),
+    };
+    let (as_of, after) = (query.get("asOf").to_owned(), query.get("after").to_owned());
     let (mut found, mut history) = (None, None);
     if !which.id.is_empty() {
-        let at = if as_of.is_empty() { String::new() } else { format!("?asOf={}", encode(&as_of)) };
+        let at = if as_of.is_empty() { "?contributions=true".to_owned() } else { format!("?asOf={}", encode(&as_of)) };
         found = Some(site.upstream.json(Method::GET, &format!("{}{at}", which.path(&client)), None).await);
         history = Some(site.upstream.json(Method::GET, &timeline::path(&which, &client, &after), None).await);
     }
@@ -134,6 +145,7 @@ fn shown(viewer: &Viewer, client: &str, which: &Which, as_of: &str, profile: &Va
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let none = serde_json::Map::new();
     let attributes = profile["profileAttributes"].as_object().unwrap_or(&none);
+    let parts = contributions::several(profile);
     html! {
         section {
             h2 { "Profile" }
@@ -149,15 +161,17 @@ fn shown(viewer: &Viewer, client: &str, which: &Which, as_of: &str, profile: &Va
                 }
             }
             p { a href={ "/admin/c/" (client) "/profiles/export?" (which.query()) } download { "Export everything held (JSON)" } }
+            @if !parts.is_empty() { (contributions::shown(viewer, client, which, parts, may(Action::ProfileWrite))) }
             h2 { "Attributes" }
-            div.table { table {
-                thead { tr { th { "Name" } th { "Value" } th { "Changed" } } }
+            div.table { table.attributes {
+                thead { tr { th { "Name" } th { "Value" } th { "Changed" } @if !parts.is_empty() { th { "Of" } } } }
                 tbody {
                     @for (name, attribute) in attributes {
                         tr {
                             th scope="row" data-label="Name" { (name) }
                             td data-label="Value" { (text(&attribute["value"])) }
-                            td data-label="Changed" { (text(&attribute["modifiedAt"])) }
+                            td data-label="Changed" { time datetime=(text(&attribute["modifiedAt"])) { (text(&attribute["modifiedAt"])) } }
+                            @if !parts.is_empty() { td data-label="Of" { @if let Some(owner) = contributions::owner(parts, name) { (owner) } } }
                         }
                     }
                 }

@@ -5,12 +5,19 @@ use axum::response::Response;
 use cameo_auth::Action;
 use cameo_auth::record::ClientRecord;
 use maud::{Markup, html};
+use zeroize::Zeroizing;
 
 use super::gate::{Form, Viewer};
-use super::layout::{Page, Place, csrf};
+use super::layout::{Page, Place, csrf, duration};
+use super::profile_api::GRACES;
 use super::{Site, layout};
+use crate::api::time;
 use crate::plane::{Problem, Settings};
 use crate::session::Flash;
+
+fn href(client: &str) -> String {
+    format!("/admin/c/{client}/settings")
+}
 
 /// The page.
 pub(super) async fn page(
@@ -23,10 +30,13 @@ pub(super) async fn page(
         Err(problem) => return layout::problem(&site.plane, &viewer, &problem),
     };
     let may = |action| viewer.principal.may(action, Some(&client));
-    let content = if may(Action::SettingsWrite) {
-        form(&viewer, &record, may(Action::ClientManage), may(Action::AuthSwitch))
-    } else {
-        facts(&record)
+    let content = html! {
+        @if may(Action::SettingsWrite) {
+            (form(&viewer, &record, may(Action::ClientManage), may(Action::AuthSwitch)))
+        } @else {
+            (facts(&record))
+        }
+        (secrets(&viewer, &record, site.plane.unix_ms(), may(Action::TokenRotate)))
     };
     let place = Some(Place::Settings);
     Page { plane: &site.plane, viewer: &viewer, title: "Settings", place, client: Some(&client) }.show(&content)
@@ -46,7 +56,7 @@ fn facts(record: &ClientRecord) -> Markup {
 
 fn form(viewer: &Viewer, record: &ClientRecord, manage: bool, switch: bool) -> Markup {
     html! {
-        form method="post" action={ "/admin/c/" (record.code) "/settings" } {
+        form method="post" action=(href(&record.code)) {
             (csrf(viewer))
             label for="lifetime" { "Profile lifetime, in days without activity (1 to 90)" }
             input id="lifetime" name="lifetimeDays" type="number" min="1" max="90" required value=(record.lifetime_days);
@@ -62,7 +72,7 @@ fn form(viewer: &Viewer, record: &ClientRecord, manage: bool, switch: bool) -> M
                 input type="hidden" name="hasVisitTokens" value="true";
                 label.check {
                     input type="checkbox" name="requireIdentitySignature" value="true" checked[record.require_identity_signature];
-                    " Visits may name a thirdPartyId, ECID or customer id only with a signature (make a secret first: cameo identity rotate)"
+                    " Visits may name a thirdPartyId, ECID or customer id only with a signature (make a secret first, below)"
                 }
             }
             @if manage {
@@ -75,6 +85,65 @@ fn form(viewer: &Viewer, record: &ClientRecord, manage: bool, switch: bool) -> M
     }
 }
 
+/// What ids of persons are signed with, and the button that makes a new one.
+fn secrets(viewer: &Viewer, record: &ClientRecord, now_ms: u64, may: bool) -> Markup {
+    html! {
+        section {
+            h2 { "Secret for signatures of ids" }
+            p.hint { "Your servers sign thirdPartyIds, ECIDs and customer ids with it, so that nobody else can name them in visits." }
+            @if record.identity_secrets.is_empty() { p { "There is none yet." } }
+            @for secret in &record.identity_secrets {
+                p {
+                    "Made " (time(secret.created_ms)) " by " (secret.created_by) ", "
+                    @match secret.until_ms {
+                        None => "in use."
+                        Some(until) if until > now_ms => { "replaced, good until " (time(until)) "." }
+                        Some(_) => "ended."
+                    }
+                }
+            }
+            @if may {
+                form method="post" action={ (href(&record.code)) "/identity-secret" } {
+                    (csrf(viewer))
+                    @if record.identity_secrets.is_empty() {
+                        button { "Make a secret" }
+                    } @else {
+                        label for="grace" { "Overlap with the secret in use" }
+                        select id="grace" name="graceSeconds" {
+                            @for (seconds, text) in GRACES { option value=(seconds) { (text) } }
+                        }
+                        button { "Replace the secret" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Makes a secret; the one before ends, now or after a grace.
+pub(super) async fn rotate_secret(
+    State(site): State<Site>,
+    Extension(viewer): Extension<Viewer>,
+    Path(client): Path<String>,
+    Extension(form): Extension<Form>,
+) -> Response {
+    let grace = form.get("graceSeconds").parse().unwrap_or(0);
+    let made = site.plane.rotate_identity_secret(&viewer.principal, &client, grace).await;
+    let flash = made.map(|(record, secret, rollout)| {
+        let text = match (record.identity_secrets.len(), grace) {
+            (1, 0) => "There is a new secret for signatures of ids; no other one is good.".to_owned(),
+            (1, _) => "There is a secret for signatures of ids.".to_owned(),
+            _ => format!(
+                "There is a new secret for signatures of ids; the one before is good for {} more.",
+                duration(grace)
+            ),
+        };
+        Flash { secret: Some(Zeroizing::new(secret.reveal().to_owned())), ..Flash::change(&text, rollout) }
+    });
+    site.plane.leave_flash(&viewer.id, flash.unwrap_or_else(|problem| Flash::problem(&problem)));
+    layout::redirect(&href(&client))
+}
+
 /// Takes the form; only what differs is changed.
 pub(super) async fn change(
     State(site): State<Site>,
@@ -84,7 +153,7 @@ pub(super) async fn change(
 ) -> Response {
     let done = save(&site, &viewer, &client, &form).await;
     site.plane.leave_flash(&viewer.id, done.unwrap_or_else(|problem| Flash::problem(&problem)));
-    layout::redirect(&format!("/admin/c/{client}/settings"))
+    layout::redirect(&href(&client))
 }
 
 async fn save(site: &Site, viewer: &Viewer, client: &str, form: &Form) -> Result<Flash, Problem> {

@@ -89,6 +89,7 @@ impl Scene {
             "rotate" => "graceSeconds=0",
             "settings" => "lifetimeDays=30",
             "edit" => "kind=tnt&id=a1&name=tier&value=gold&do=set",
+            "unlink" => "kind=tp&id=p&leavingKind=tnt&leavingId=a1",
             "erase" => "kind=tnt&id=a1",
             "clients" => "code=third&lifetimeDays=14",
             "state" => "disabled=true",
@@ -204,8 +205,11 @@ async fn what_goes_upstream_is_about_the_client_that_was_checked() {
     let scene = scene().await;
     let ada = scene.sign_in("ada").await;
     for client in ["demo%2Fprofiles%2Ftnt%2Fa1%3F", "..", "nosuch", "demo%3Fx"] {
-        for (path, fields) in [("profiles/edit", "kind=tnt&id=a1&name=n&value=v"), ("profiles/erase", "kind=tnt&id=a1")]
-        {
+        for (path, fields) in [
+            ("profiles/edit", "kind=tnt&id=a1&name=n&value=v"),
+            ("profiles/unlink", "kind=tp&id=p&leavingKind=tnt&leavingId=a1"),
+            ("profiles/erase", "kind=tnt&id=a1"),
+        ] {
             let call = Call::post(&format!("/admin/c/{client}/{path}")).with("cookie", &ada.cookie);
             call.form(&ada.csrf, fields).send(&scene.router).await;
         }

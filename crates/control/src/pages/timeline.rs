@@ -5,8 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::body::Body;
 use axum::extract::{Extension, Path, RawQuery, Request, State};
 use axum::response::Response;
-use cameo_auth::Action;
-use cameo_http::query;
 use http::HeaderValue;
 use http::header::CONTENT_DISPOSITION;
 use maud::{Markup, html};
@@ -124,7 +122,8 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn short(text: &str) -> String {
+/// Its start, if it is long.
+pub(super) fn short(text: &str) -> String {
     let mut chars = text.chars();
     let start: String = chars.by_ref().take(VALUE_CHARS).collect();
     if chars.next().is_some() { start + "…" } else { start }
@@ -137,12 +136,10 @@ pub(super) async fn export(
     Path(client): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    if let Err(problem) = site.plane.client(&viewer.principal, Action::ProfileRead, &client).await {
-        return layout::problem(&site.plane, &viewer, &problem);
-    }
-    let pairs = query::pairs(query.unwrap_or_default().as_bytes()).unwrap_or_default();
-    let which =
-        Which::read(|name| pairs.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.trim()).to_owned());
+    let which = match Which::asked(&site, &viewer, &client, query).await {
+        Ok((which, _)) => which,
+        Err(problem) => return layout::problem(&site.plane, &viewer, &problem),
+    };
     let none = || layout::problem(&site.plane, &viewer, &Problem::Missing("such profile".into()));
     let Ok(request) = Request::get(format!("{}/export", which.path(&client))).body(Body::empty()) else {
         return none();
