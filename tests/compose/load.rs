@@ -66,12 +66,17 @@ impl Load {
         self.shared.trouble.lock().expect("no caller has failed").failures.clone()
     }
 
+    /// Visits acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
     /// Waits until so many more visits were acknowledged.
     pub(crate) fn goes_on(&self, visits: u64) {
-        let wanted = self.shared.acknowledged.load(Ordering::Relaxed) + visits;
+        let wanted = self.acknowledged() + visits;
         wait::until("visits that are taken", || {
             assert!(!self.callers.iter().any(JoinHandle::is_finished), "a caller has given up");
-            (self.shared.acknowledged.load(Ordering::Relaxed) >= wanted).then_some(())
+            (self.acknowledged() >= wanted).then_some(())
         });
     }
 

@@ -35,7 +35,6 @@ pub struct Compose {
     secrets: tempfile::TempDir,
     admin_password: String,
     proxy: SocketAddr,
-    control: SocketAddr,
 }
 
 impl Compose {
@@ -58,15 +57,15 @@ impl Compose {
         let admin_password = std::fs::read_to_string(secrets.path().join("admin.password")).expect("a password");
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         // From here on it is removed by its drop, also when the start fails.
-        let mut cluster = Self { project, secrets, admin_password, proxy: nowhere, control: nowhere };
+        let mut cluster = Self { project, secrets, admin_password, proxy: nowhere };
         cluster.build();
         cluster.compose(&["up", "--detach", "--no-build"]);
         cluster.compose(&["up", "--detach", "--no-build", "--no-deps", "prometheus"]);
-        cluster.look_up_ports();
+        cluster.look_up_proxy();
         for edge in EDGES {
             cluster.wait_ready(edge);
         }
-        wait::until("a control plane that is ready", || is_ready(cluster.control).then_some(()));
+        wait::until("a control plane that is ready", || is_ready(cluster.address("control-1", PORT)).then_some(()));
         wait::until("a gateway behind the proxy", || {
             (ask(cluster.proxy, &Request::get("/v1/demo/batches")).ok()?.status == 200).then_some(())
         });
@@ -110,13 +109,12 @@ impl Compose {
         done(command.args(arguments));
     }
 
-    /// Finds out again where the proxy and the control plane are reached: their ports change when they start again.
+    /// Finds out again where the proxy is reached: its port changes when it starts again.
     ///
     /// # Panics
-    /// When they do not run.
-    pub fn look_up_ports(&mut self) {
+    /// When it does not run.
+    pub fn look_up_proxy(&mut self) {
         self.proxy = self.address("proxy", PORT);
-        self.control = self.address("control-1", PORT);
     }
 
     /// Where the proxy listens.
@@ -227,7 +225,8 @@ impl Compose {
     pub fn admin(&self, method: &str, path: &str, body: &Value) -> Response {
         let request = Request::new(method, path).header("Content-Type", "application/json").body(body.to_string());
         let request = request.header("Authorization", &basic("admin", self.admin_password.trim()));
-        ask(self.control, &request).unwrap_or_else(|error| panic!("{method} {path}: no answer: {error}"))
+        ask(self.address("control-1", PORT), &request)
+            .unwrap_or_else(|error| panic!("{method} {path}: no answer: {error}"))
     }
 
     /// Waits until every edge reads the same for these tntIds, and returns what.
