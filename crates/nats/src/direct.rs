@@ -6,7 +6,7 @@ use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::connection::{Nats, RequestError};
+use crate::connection::{Nats, RequestError, Waiting};
 
 /// Most messages and bytes of one batch: fewer than what waits for a subscriber at most.
 const BATCH: (u32, usize) = (512, 4 << 20);
@@ -78,22 +78,8 @@ impl Nats {
         let mut waiting = self.ask(&subject, None, ask.to_string().into()).await?;
         let mut messages: Vec<Stored> = Vec::new();
         loop {
-            let lost = self.lost();
-            let reply = tokio::select! {
-                reply = waiting.next() => reply,
-                () = lost => return Err(RequestError::Timeout(subject)),
-                () = tokio::time::sleep(PATIENCE) => return Err(RequestError::Timeout(subject)),
-            };
-            match reply.status {
-                // The end of the batch (204), or nothing there.
-                Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => return Ok(messages),
-                Some(StatusCode::NO_RESPONDERS) => return Err(RequestError::NoResponders(subject)),
-                Some(status) if status != StatusCode::OK => {
-                    let said = reply.description.unwrap_or_default();
-                    return Err(RequestError::Refused { subject, code: u64::from(status.as_u16()), said });
-                }
-                _ => {}
-            }
+            // Nothing more: the end of the batch, or nothing there.
+            let Some(reply) = self.reply(&mut waiting, &subject).await? else { return Ok(messages) };
             let refused = |said: &str| RequestError::Refused { subject: subject.clone(), code: 0, said: said.into() };
             let stored = Stored::read(reply).ok_or_else(|| refused("a reply has no place in the stream"))?;
             // Counted down by one a message: a reply that got lost shows.
@@ -114,22 +100,29 @@ impl Nats {
     pub async fn direct_at(&self, stream: &str, seq: u64) -> Result<Option<Stored>, RequestError> {
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
         let mut waiting = self.ask(&subject, None, json!({ "seq": seq }).to_string().into()).await?;
+        let reply = self.reply(&mut waiting, &subject).await?;
+        Ok(reply.and_then(Stored::read).filter(|stored| stored.seq == seq))
+    }
+
+    /// The next message that answers; none when there is nothing, or nothing more.
+    async fn reply(&self, waiting: &mut Waiting, subject: &str) -> Result<Option<Message>, RequestError> {
         let lost = self.lost();
         let reply = tokio::select! {
             reply = waiting.next() => reply,
-            () = lost => return Err(RequestError::Timeout(subject)),
-            () = tokio::time::sleep(PATIENCE) => return Err(RequestError::Timeout(subject)),
+            () = lost => return Err(RequestError::Timeout(subject.to_owned())),
+            () = tokio::time::sleep(PATIENCE) => return Err(RequestError::Timeout(subject.to_owned())),
         };
         match reply.status {
-            Some(StatusCode::NOT_FOUND) => return Ok(None),
-            Some(StatusCode::NO_RESPONDERS) => return Err(RequestError::NoResponders(subject)),
+            // 204 is the end of a batch.
+            Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => Ok(None),
+            Some(StatusCode::NO_RESPONDERS) => Err(RequestError::NoResponders(subject.to_owned())),
             Some(status) if status != StatusCode::OK => {
                 let said = reply.description.unwrap_or_default();
-                return Err(RequestError::Refused { subject, code: u64::from(status.as_u16()), said });
+                let code = u64::from(status.as_u16());
+                Err(RequestError::Refused { subject: subject.to_owned(), code, said })
             }
-            _ => {}
+            _ => Ok(Some(reply)),
         }
-        Ok(Stored::read(reply).filter(|stored| stored.seq == seq))
     }
 
     /// The last message of a subject, as the stream's leader has it.

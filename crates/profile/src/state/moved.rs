@@ -117,26 +117,7 @@ pub(super) fn take_in<'a>(draft: &mut Draft<'a>, names: &mut Names, joined: &'a 
     let Some(moved) = &joined.moved else { return };
     let shown: BTreeSet<Name<'_>> = draft.shown().map(|attribute| attribute.name).collect();
     draft.created_at = draft.created_at.min(moved.created_at);
-    let (visits, categories) = borrowed(moved.visits.as_ref(), names);
-    add_visits(&mut draft.visits, &mut draft.categories, visits, categories.clone());
-    // Where each of its parts goes.
-    let mut places = vec![child];
-    if moved.parts.is_empty() {
-        let own = &mut draft.parts[child];
-        own.created_at = own.created_at.min(moved.created_at);
-        own.add_visits(visits, categories);
-    }
-    for (n, other) in moved.parts.iter().enumerate() {
-        let at = if n == 0 { child } else { moved_part(draft, other, &joined.child, now) };
-        let (visits, categories) = borrowed(other.visits.as_ref(), names);
-        let own = &mut draft.parts[at];
-        own.created_at = own.created_at.min(other.created_at);
-        own.active_at = own.active_at.max(other.active_at);
-        own.add_visits(visits, categories);
-        if n > 0 {
-            places.push(at);
-        }
-    }
+    let places = add_parts(draft, names, moved, child, &joined.child, now);
     for attribute in in_order(&moved.attributes, |attribute| shown.contains(&names.intern(&attribute.name))) {
         let place = places.get(attribute.part as usize).copied().unwrap_or(child);
         add_attribute(draft, names, &shown, attribute, place);
@@ -162,6 +143,36 @@ fn in_order<'m>(
     order
 }
 
+/// Adds the visits of a profile on its way, of the whole and of each part: its own to the part at `own`, and those of addresses
+/// linked to it to theirs. Returns where each part is.
+fn add_parts<'a>(
+    draft: &mut Draft<'a>,
+    names: &mut Names,
+    moved: &'a Moved,
+    own: usize,
+    under: &'a str,
+    now: u64,
+) -> Vec<usize> {
+    let (visits, categories) = borrowed(moved.visits.as_ref(), names);
+    add_visits(&mut draft.visits, &mut draft.categories, visits, categories.clone());
+    if moved.parts.is_empty() {
+        let part = &mut draft.parts[own];
+        part.created_at = part.created_at.min(moved.created_at);
+        part.add_visits(visits, categories);
+    }
+    let mut places = Vec::with_capacity(moved.parts.len());
+    for (n, other) in moved.parts.iter().enumerate() {
+        let at = if n == 0 { own } else { moved_part(draft, other, under, now) };
+        let (visits, categories) = borrowed(other.visits.as_ref(), names);
+        let part = &mut draft.parts[at];
+        part.created_at = part.created_at.min(other.created_at);
+        part.active_at = part.active_at.max(other.active_at);
+        part.add_visits(visits, categories);
+        places.push(at);
+    }
+    places
+}
+
 fn moved_part<'a>(draft: &mut Draft<'a>, moved: &'a MovedPart, child: &'a str, now: u64) -> usize {
     let under = if moved.under.is_empty() { child } else { &moved.under };
     let held = draft.parts.iter().any(|part| part.address == moved.address.as_bytes() && part.epoch > moved.epoch);
@@ -179,23 +190,7 @@ pub(super) fn take_back<'a>(draft: &mut Draft<'a>, names: &mut Names, moved: &'a
     // That it was asked for is activity: what was idle among others must not have ended by itself.
     draft.active_at = now;
     draft.modified_at = now;
-    let (visits, categories) = borrowed(moved.visits.as_ref(), names);
-    add_visits(&mut draft.visits, &mut draft.categories, visits, categories.clone());
-    if moved.parts.is_empty() {
-        draft.parts[0].add_visits(visits, categories);
-    }
-    let mut places = vec![0];
-    for (n, other) in moved.parts.iter().enumerate() {
-        let at = if n == 0 { 0 } else { moved_part(draft, other, "", now) };
-        let (visits, categories) = borrowed(other.visits.as_ref(), names);
-        let own = &mut draft.parts[at];
-        own.created_at = own.created_at.min(other.created_at);
-        own.active_at = own.active_at.max(other.active_at);
-        own.add_visits(visits, categories);
-        if n > 0 {
-            places.push(at);
-        }
-    }
+    let places = add_parts(draft, names, moved, 0, "", now);
     // What has been set here meanwhile is ordered with the rest by time alone.
     let shown = BTreeSet::new();
     for attribute in &moved.attributes {
