@@ -12,6 +12,7 @@ mod crash;
 mod delivery;
 mod faults;
 mod full_disk;
+mod hints;
 mod history;
 mod identity;
 mod import;

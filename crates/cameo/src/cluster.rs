@@ -5,6 +5,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod config;
+mod elsewhere;
 mod ledger;
 mod nodes;
 mod operations;
@@ -31,7 +32,7 @@ use cameo_edge::{Edge, EdgeConfig, Replica, SnapshotConfig};
 use cameo_eventlog::{JetStreamLog, JetStreamOptions};
 use cameo_gateway::Gateway;
 use cameo_http::tls::Tls;
-use cameo_nats::{ConnectError, Nats};
+use cameo_nats::{ConnectError, Nats, RequestError};
 use cameo_snapshot::{Objects, Store};
 use http::HeaderValue;
 use http::header::CONNECTION;
@@ -41,6 +42,7 @@ use crate::ledger::ReplicaLedger;
 use crate::out::say;
 use crate::process;
 use config::{Common, ControlArgs, EdgeArgs, GatewayArgs};
+use elsewhere::Elsewhere;
 use ledger::RemoteLedger;
 
 /// Pause before something that is not there yet is looked for again.
@@ -228,9 +230,9 @@ async fn connect(common: &Common) -> anyhow::Result<Nats> {
         match Nats::connect(&common.nats).await {
             Ok(nats) => return Ok(nats),
             Err(error @ ConnectError::Url { .. }) => bail!(error),
-            // Certificates are renewed: it may pass by itself.
-            Err(error @ ConnectError::Untrusted { .. }) => {
-                tracing::error!("{error}; --nats-ca names the authority that signed its certificate; trying again");
+            // Certificates and passwords are renewed: it may pass by itself.
+            Err(error) if hint(&error).is_some() => {
+                tracing::error!("{error}; {}; trying again", hint(&error).unwrap_or_default());
             }
             Err(error) => {
                 // The client's own words for its cause have the causes below it.
@@ -239,6 +241,34 @@ async fn connect(common: &Common) -> anyhow::Result<Nats> {
             }
         }
         tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// What to do when NATS is there and does not take us, or is not to be trusted.
+pub(crate) const fn hint(error: &ConnectError) -> Option<&'static str> {
+    match error {
+        ConnectError::Untrusted { .. } => Some("--nats-ca names the authority that signed its certificate"),
+        ConnectError::Unauthorized { user: None, .. } => {
+            Some("--nats-password-file names the file with the password of --nats-user (else of --node)")
+        }
+        ConnectError::Unauthorized { user: Some(_), .. } => {
+            Some("--nats-user (else --node) and --nats-password-file say who it is")
+        }
+        ConnectError::Url { .. } | ConnectError::Connect { .. } | ConnectError::Subscribe(_) => None,
+    }
+}
+
+/// JetStream's number for too few servers: there may be more in a moment, or there is one and never will be.
+const TOO_FEW_SERVERS: u64 = 10_074;
+
+/// What to do when NATS has fewer servers than a stream shall have.
+pub(crate) fn replicas_hint(error: &anyhow::Error) -> Option<&'static str> {
+    let request = error.chain().find_map(|cause| cause.downcast_ref::<RequestError>());
+    match request {
+        Some(RequestError::Refused { code: TOO_FEW_SERVERS, .. }) => {
+            Some("a single NATS server takes --log-replicas 1; 3, the default, needs three in a cluster")
+        }
+        _ => None,
     }
 }
 
@@ -276,9 +306,10 @@ async fn made<E: std::error::Error + Send + Sync + 'static>(
 /// NATS that does not answer yet is waited for; what it says no to will not change by itself.
 fn refused(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Result<()> {
     let error = anyhow::Error::new(error);
-    let request = error.chain().find_map(|cause| cause.downcast_ref::<cameo_nats::RequestError>());
-    if request.is_some_and(cameo_nats::RequestError::is_passing) {
-        tracing::warn!(error = format!("{error:#}"), "{what}: trying again");
+    let request = error.chain().find_map(|cause| cause.downcast_ref::<RequestError>());
+    if request.is_some_and(RequestError::is_passing) {
+        let hint = replicas_hint(&error).map(|hint| format!(" ({hint})")).unwrap_or_default();
+        tracing::warn!(error = format!("{error:#}"), "{what}: trying again{hint}");
         return Ok(());
     }
     Err(error.context(format!("{what} cannot be used")))
@@ -326,7 +357,8 @@ async fn serve(
         }
         std::future::ready(response)
     });
-    let router = cameo_http::with_fallbacks(router).layer(close);
+    let elsewhere = Arc::new(Elsewhere::new());
+    let router = cameo_http::with_signposts(router, move |path| elsewhere.serves(path)).layer(close);
     let (draining, drain) = (Arc::clone(draining), common.drain);
     let stopped = async move {
         stopped.await;

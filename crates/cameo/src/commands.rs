@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cameo_client::{Client, Error};
+use cameo_nats::ConnectError;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cluster;
@@ -189,6 +190,15 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
     if error.is::<cluster::Overtaken>() {
         return (6, None);
     }
+    match error.downcast_ref::<ConnectError>() {
+        Some(ConnectError::Url { .. }) => return (2, None),
+        Some(ConnectError::Connect { .. }) => return (3, None),
+        Some(other) => return (1, cluster::hint(other).map(|hint| format!("{hint}."))),
+        None => {}
+    }
+    if let Some(hint) = cluster::replicas_hint(error) {
+        return (1, Some(format!("{hint}.")));
+    }
     match error.downcast_ref::<Error>() {
         Some(Error::Unreachable { url, .. }) => {
             (3, Some(format!("Is `cameo standalone` running at {url}? Another server is named by --url or CAMEO_URL.")))
@@ -196,6 +206,7 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         Some(Error::Untrusted { .. }) => {
             (3, Some("The authority that signed it is named by --ca FILE or CAMEO_CA.".into()))
         }
+        Some(Error::NotTls { .. }) => (3, None),
         Some(Error::NoAuthorities { .. }) => (2, Some("A file of them is named by --ca FILE or CAMEO_CA.".into())),
         Some(Error::Refused { status: 404, .. }) => (4, None),
         Some(Error::Refused { status: 401 | 403, .. }) => {

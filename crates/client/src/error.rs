@@ -31,6 +31,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Who listens there does not speak TLS; nothing was sent.
+    #[error("{url} does not speak TLS: is it http:// there?")]
+    NotTls {
+        /// Where.
+        url: String,
+    },
     /// The file of authorities cannot be used.
     #[error("{path} cannot be used as the authorities to trust: {reason}")]
     BadCa {

@@ -42,13 +42,26 @@ pub fn connector(
 
 /// What is wrong with the server's certificate, if that is why a call failed.
 pub(crate) fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    match of_tls(error) {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
+            Some("no authority that is trusted here has signed it".into())
+        }
+        Some(rustls::Error::InvalidCertificate(why)) => Some(why.to_string()),
+        _ => None,
+    }
+}
+
+/// Whether a call failed as the other side speaks something else than TLS.
+pub(crate) fn is_not_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(of_tls(error), Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
+}
+
+/// The error of TLS that is the cause of another.
+fn of_tls<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
-            return Some(match why {
-                rustls::CertificateError::UnknownIssuer => "no authority that is trusted here has signed it".into(),
-                why => why.to_string(),
-            });
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         // An error of IO holds another without naming it as its source.
         let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);

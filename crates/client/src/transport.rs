@@ -156,6 +156,7 @@ impl Transport {
         let exchange = async {
             let response = self.pool.request(request).await.map_err(|error| match tls::distrust(&error) {
                 Some(reason) => Error::Untrusted { url: self.url.clone(), reason },
+                None if tls::is_not_tls(&error) => Error::NotTls { url: self.url.clone() },
                 None => unreachable(describe(&error)),
             })?;
             let (head, body) = response.into_parts();

@@ -294,8 +294,9 @@ impl Parser {
         match &mut self.body {
             None => Err(Refused::new(1, 1, "the file is empty; it starts with batch=pcId, or batch=thirdPartyId,")),
             Some(Body::Text(lines, text)) => {
+                let had_header = text.has_header();
                 lines.finish(&mut |n, line| text.line(n, line, &mut count))?;
-                text.finish()
+                text.finish(had_header)
             }
             Some(Body::JsonLines(lines, objects)) => lines.finish(&mut |n, line| objects.line(n, line, &mut count)),
             Some(Body::JsonArray(array, _)) => array.finish(),

@@ -17,5 +17,5 @@ mod stream;
 mod strict;
 pub mod tls;
 
-pub use fallback::with_fallbacks;
+pub use fallback::{with_fallbacks, with_signposts};
 pub use refusal::{Family, Refusal};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, ServerAddr, Subscriber};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, ServerAddr, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
@@ -80,6 +80,14 @@ pub enum ConnectError {
         /// What the client said.
         source: async_nats::ConnectError,
     },
+    /// It does not take us as whom we come.
+    #[error("NATS at {urls} does not take {}", whom(user.as_deref()))]
+    Unauthorized {
+        /// Where.
+        urls: String,
+        /// As whom; `None`: without a user.
+        user: Option<String>,
+    },
     /// It speaks TLS, and its certificate is not signed by who is trusted here, or not for its address.
     #[error("NATS at {urls} cannot be trusted: {why}")]
     Untrusted {
@@ -91,6 +99,10 @@ pub enum ConnectError {
     /// Replies cannot be received.
     #[error("cannot subscribe at NATS")]
     Subscribe(#[from] async_nats::SubscribeError),
+}
+
+fn whom(user: Option<&str>) -> String {
+    user.map_or_else(|| "a connection without a user".into(), |user| format!("the user {user} with this password"))
 }
 
 /// Why a request has no reply.
@@ -201,9 +213,12 @@ impl Nats {
             Ok(servers) => servers,
             Err(source) => return Err(ConnectError::Url { urls, source }),
         };
-        let client = connect.connect(servers).await.map_err(|source| match distrust(&source) {
-            Some(why) => ConnectError::Untrusted { urls, why },
-            None => ConnectError::Connect { urls, source },
+        let client = connect.connect(servers).await.map_err(|source| match (distrust(&source), source.kind()) {
+            (Some(why), _) => ConnectError::Untrusted { urls, why },
+            (None, ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication) => {
+                ConnectError::Unauthorized { urls, user: options.user.as_ref().map(|(user, _)| user.clone()) }
+            }
+            (None, _) => ConnectError::Connect { urls, source },
         })?;
         let inbox: Arc<str> = client.new_inbox().into();
         let replies = Arc::new(Replies::default());

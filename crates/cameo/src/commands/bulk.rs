@@ -69,6 +69,15 @@ pub(crate) async fn run(command: BulkCommand) -> anyhow::Result<Done> {
 }
 
 async fn upload(args: UploadArgs) -> anyhow::Result<Done> {
+    // Before anything that is about the server.
+    if args.file.as_os_str() != "-" {
+        let shown = args.file.display();
+        let about = std::fs::metadata(&args.file).with_context(|| format!("cannot open {shown}"))?;
+        ensure!(!about.is_dir(), "{shown} is a directory");
+        if about.is_file() {
+            std::fs::File::open(&args.file).with_context(|| format!("cannot open {shown}"))?;
+        }
+    }
     let client = args.target.connect()?;
     let key = args.idempotency_key.clone().unwrap_or_else(cameo_client::new_idempotency_key);
     let options =
@@ -76,8 +85,17 @@ async fn upload(args: UploadArgs) -> anyhow::Result<Done> {
     let sent = Arc::new(AtomicU64::new(0));
     let upload = following(send(&client, &args, &options, &sent), &args, || sent.load(Ordering::Relaxed)).await;
     let upload = upload.inspect_err(|error| {
-        // A refused file is refused again; anything else may have been half-way.
-        if !args.dry_run && !matches!(error.downcast_ref(), Some(Error::Refused { status: 400..=499, .. })) {
+        // A refused file is refused again, and what was never sent has no batch; anything else may have been half-way.
+        let certain = matches!(
+            error.downcast_ref(),
+            Some(
+                Error::Refused { status: 400..=499, .. }
+                    | Error::File { .. }
+                    | Error::Untrusted { .. }
+                    | Error::NotTls { .. }
+            )
+        );
+        if !args.dry_run && !certain {
             remark!("To go on with the same batch: --idempotency-key {key}");
         }
     })?;
@@ -114,7 +132,6 @@ async fn send(
     }
     let shown = args.file.display();
     let about = tokio::fs::metadata(&args.file).await.with_context(|| format!("cannot open {shown}"))?;
-    ensure!(!about.is_dir(), "{shown} is a directory");
     if about.is_file() {
         return Ok(client.upload(&args.file, options, Arc::clone(sent)).await?);
     }

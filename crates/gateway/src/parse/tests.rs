@@ -101,6 +101,11 @@ fn a_bad_header_refuses_the_file() {
         ("batch=PCID,a\n", "line 1, column 1: the first column must be pcId or thirdPartyId, not \"PCID\""),
         ("batch=pcId\nx\n", "line 1, column 2: the header names no attribute"),
         ("batch=pcId,a,\n", "line 1, column 3: the attribute name is empty"),
+        (
+            "batch=pcId,aa1,1",
+            "line 1, column 1: the file is a header and no rows, as it has no line end; if curl sends it: -d takes the line ends \
+             out, --data-binary leaves them in",
+        ),
         ("batch=pcId,a,b,a\n", "line 1, column 4: attribute \"a\" is named twice, first in column 2"),
         ("batch=pcId,a,%61\n", "line 1, column 3: attribute \"a\" is named twice, first in column 2"),
         (

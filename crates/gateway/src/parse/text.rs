@@ -66,9 +66,20 @@ impl Text {
         }
     }
 
-    pub(super) fn finish(&self) -> Result<(), Refused> {
+    pub(super) const fn has_header(&self) -> bool {
+        self.header.is_some()
+    }
+
+    /// `had_header`: the header had a line end. A file without any has no rows, and is hardly meant: it is what `curl -d`
+    /// makes of one that has.
+    pub(super) fn finish(&self, had_header: bool) -> Result<(), Refused> {
         match self.header {
-            Some(_) => Ok(()),
+            Some(_) if had_header => Ok(()),
+            Some(_) => {
+                let problem = "the file is a header and no rows, as it has no line end; if curl sends it: -d takes the line \
+                               ends out, --data-binary leaves them in";
+                Err(Refused::new(1, 1, problem))
+            }
             None => {
                 Err(Refused::new(1, 1, "the file has no header; it starts with batch=pcId, or batch=thirdPartyId,"))
             }
