@@ -6,6 +6,7 @@ mod delivery;
 mod description;
 mod history;
 mod limits;
+mod links;
 mod profiles;
 mod spool;
 mod visits;

@@ -86,10 +86,12 @@ impl<L: EventLog> Inner<L> {
         Ok(trace)
     }
 
+    /// Reads the profile at the end of a trace, if it holds the address by which the trace came, and `asked`.
     fn read_at<R>(
         &self,
         client: &ClientCode,
         trace: &Trace,
+        asked: Option<Address<'_>>,
         read: impl FnOnce(&ProfileRef<'_>) -> R,
     ) -> Result<Option<R>, SubmitError> {
         if trace.end != End::Home {
@@ -97,32 +99,53 @@ impl<L: EventLog> Inner<L> {
         }
         let (home, code) = (trace.home.as_address(), client.as_str());
         self.look(home.partition(client, self.log.partitions()), |state, now| {
-            let profile = match &trace.by {
-                Some((by, epoch)) => state.profile_by(code, home, by.as_address(), Some(*epoch), now),
-                None => state.profile(code, home, now),
+            let Some((by, epoch)) = &trace.by else {
+                return state.profile(code, home, now).map(|profile| read(&profile));
             };
-            profile.map(|profile| read(&profile))
+            let asked = asked.filter(|asked| *asked != by.as_address());
+            if asked.is_some_and(|asked| state.profile_by(code, home, asked, None, now).is_none()) {
+                return None;
+            }
+            state.profile_by(code, home, by.as_address(), Some(*epoch), now).map(|profile| read(&profile))
         })
     }
 
     /// Whether an alias seems to lead to nothing.
     pub(super) fn seems_ended(&self, client: &ClientCode, address: Address<'_>) -> bool {
         let Ok(trace) = self.trace(client, address) else { return false };
-        trace.end != End::Returning && matches!(self.read_at(client, &trace, |_| ()), Ok(None))
+        trace.end != End::Returning && matches!(self.read_at(client, &trace, None, |_| ()), Ok(None))
     }
 
-    /// Messages on the ways of a trace that have not arrived: `(from, to, number)`.
-    fn under_way(&self, trace: &Trace) -> Result<Vec<(Partition, Partition, u64)>, SubmitError> {
+    /// What this node has yet to apply on the ways of a trace.
+    fn under_way(&self, trace: &Trace) -> Result<Vec<Pending>, SubmitError> {
         let mut under_way = Vec::new();
         for &(from, to) in &trace.ways {
             // Also what has been delivered, as far as the log goes: this node may have read less of one partition.
-            let last = self.look(from, |state, _| state.said(to.0))?;
-            if self.look(to, |state, _| state.heard(from.0))? < last {
-                under_way.push((from, to, last));
+            let said = self.look(from, |state, _| state.said(to.0))?;
+            let heard = self.look(to, |state, _| state.heard(from.0))?;
+            match heard.cmp(&said) {
+                std::cmp::Ordering::Less => under_way.push(Pending::Message { from, to, number: said }),
+                std::cmp::Ordering::Equal => {}
+                std::cmp::Ordering::Greater => under_way.push(Pending::Sender { from, to, number: heard }),
             }
         }
         Ok(under_way)
     }
+
+    fn has_arrived(&self, pending: &Pending) -> Result<bool, SubmitError> {
+        match *pending {
+            Pending::Message { from, to, number } => self.look(to, |state, _| state.heard(from.0) >= number),
+            Pending::Sender { from, to, number } => self.look(from, |state, _| state.said(to.0) >= number),
+        }
+    }
+}
+
+/// Something that this node has not applied yet.
+enum Pending {
+    /// The receiver has not heard the message of this number.
+    Message { from: Partition, to: Partition, number: u64 },
+    /// The receiver has heard it, and of the sender this node has read less than that it was said.
+    Sender { from: Partition, to: Partition, number: u64 },
 }
 
 impl<L: EventLog> Replica<L> {
@@ -141,14 +164,17 @@ impl<L: EventLog> Replica<L> {
         let (mut read, mut before) = (Some(read), None);
         loop {
             let trace = inner.trace(client, address)?;
-            let found = inner.read_at(client, &trace, |profile| read.take().map(|read| read(profile)))?;
+            // Each partition is looked at by itself: the home may have given the address back since it was traced. One that is
+            // seen twice to lead there does, whether or not the home has a part of its own for it.
+            let asked = (before.as_ref() != Some(&trace)).then_some(address);
+            let found = inner.read_at(client, &trace, asked, |profile| read.take().map(|read| read(profile)))?;
             if let Some(found) = found {
                 return Ok(found);
             }
             let is_returning = trace.end == End::Returning;
             let under_way = inner.under_way(&trace)?;
             if !is_returning && under_way.is_empty() {
-                // Each partition was looked at by itself: it may have moved in between, and then the way is another.
+                // It may have moved in between, and then the way is another.
                 if before.as_ref() == Some(&trace) {
                     return Ok(None);
                 }
@@ -157,8 +183,8 @@ impl<L: EventLog> Replica<L> {
             }
             // What is under way now may be what was looked for; what comes later is not.
             let arrived = || -> Result<bool, SubmitError> {
-                for (from, to, number) in &under_way {
-                    if inner.look(*to, |state, _| state.heard(from.0))? < *number {
+                for pending in &under_way {
+                    if !inner.has_arrived(pending)? {
                         return Ok(false);
                     }
                 }
@@ -232,7 +258,7 @@ impl<L: EventLog> Replica<L> {
 
     /// Whether a profile lives where a trace ends, and holds the address by which it got there.
     pub(crate) fn is_live(&self, client: &ClientCode, trace: &Trace) -> Result<bool, SubmitError> {
-        Ok(self.inner.read_at(client, trace, |_| ())?.is_some())
+        Ok(self.inner.read_at(client, trace, None, |_| ())?.is_some())
     }
 
     /// Whether a partition has room for another event that goes on to others.

@@ -16,8 +16,8 @@ use cameo_eventlog::memory::{Failure, MemoryReader};
 use cameo_eventlog::{
     AppendError, Clock, EventLog, Hint, LogId, LogReader, MemoryLog, ReadError, StoredFrame, TrimError, Trimmed,
 };
-use cameo_profile::event::{ClientSettings, Erase, Update, Visit};
-use cameo_profile::{Address, ClientCode, Event, LogTime, Partition, PartitionCount, Position};
+use cameo_profile::event::{ClientSettings, Erase, Route, Update, Visit};
+use cameo_profile::{Address, ClientCode, Event, LogTime, Partition, PartitionCount, Position, limits};
 use tempfile::TempDir;
 
 use super::{OpenError, Replica, SubmitError};
@@ -331,4 +331,38 @@ fn a_caller_whose_event_cannot_be_read_back_is_told_that_nobody_knows() {
     assert!(matches!(block_on(replica.submit(P0, &visit("tnt:a"))), Err(SubmitError::Unavailable(_))));
     assert_eq!(replica.health().halted.len(), 1);
     replica.close();
+}
+
+#[test]
+fn links_are_refused_while_too_many_wait_and_taken_again_afterwards() {
+    let (dir, (log, _)) = (tempfile::tempdir().unwrap(), memory_log(2));
+    let replica = Replica::open(&config(&dir), Arc::new(log.clone())).unwrap();
+    let count = log.partitions();
+    let client = ClientCode::new("demo").unwrap();
+    let ids = |kind: &str, of: Partition| -> Vec<String> {
+        let all = (0..).map(|n| format!("{kind}:{n}"));
+        let here = all.filter(|id| Address::from_canonical(id).partition(&client, count) == of);
+        here.take(limits::OUTBOX_MESSAGES + 4096).collect()
+    };
+    // Of another node: what waits is left to it for a second.
+    let (devices, persons) = (ids("tnt", P0), ids("tp", Partition(1)));
+    let mut digest = 0;
+    for (counter, chunk) in (1..).zip(devices.iter().zip(&persons).collect::<Vec<_>>().chunks(1024)) {
+        let visits: Vec<_> = chunk
+            .iter()
+            .map(|(device, person)| {
+                let (home, other_ids) = (device.as_str(), vec![person.as_str()]);
+                Event::Visit(Visit { client: "demo", home, other_ids, route: Route::Enter, ..Visit::default() })
+            })
+            .collect();
+        let (bytes, next) = frame(P0, counter, digest, &visits);
+        append(&log, P0, bytes);
+        digest = next;
+    }
+    wait_until("an outbox that is full", || replica.takes_links(P0) == Err(SubmitError::Busy));
+    assert_eq!(replica.takes_links(Partition(1)), Ok(()), "the other one has room");
+    wait_until("an outbox with room", || replica.takes_links(P0) == Ok(()));
+    let person = Address::from_canonical(persons.last().unwrap());
+    let visited = || replica.read(Partition(1), |state, now| state.profile("demo", person, now).is_some());
+    wait_until("the last one's visit", || visited() == Ok(true));
 }

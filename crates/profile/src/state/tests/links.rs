@@ -7,7 +7,7 @@ mod world;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Delivered, MessageBytes, Relay, Route, Unlink};
+use crate::event::{Delivered, DropAlias, MessageBytes, Relay, Route, Unlink};
 use crate::ids::partition_in;
 use crate::position::PartitionCount;
 use model::Model;
@@ -303,6 +303,31 @@ fn a_device_and_its_ecid_that_are_unlinked_at_once_are_apart() {
         world.visit(&["tnt:d"], &[("b", "2")], None, &[]);
         assert_eq!(world.read("tnt:d").map(|seen| seen.home).as_deref(), Some("tnt:d"));
     }
+}
+
+#[test]
+fn an_alias_is_dropped_when_it_leads_to_nothing_and_only_then() {
+    let mut world = World::new(16);
+    world.visit(&["tnt:d", "tp:p"], &[("a", "1")], None, &[]);
+    world.settle();
+    let partition = partition_in("demo", "tnt:d", PartitionCount::new(16).unwrap()).index();
+    let epoch = |world: &World| match world.states[partition].lead("demo", Address::from_canonical("tnt:d"), None) {
+        Lead::Alias { epoch, .. } => Some(epoch),
+        _ => None,
+    };
+    let linked = epoch(&world).expect("an alias");
+    let look = |world: &mut World, epoch| {
+        world.apply(partition, &Event::DropAlias(DropAlias { client: "demo", address: "tnt:d", epoch }));
+        world.settle();
+    };
+    look(&mut world, linked);
+    assert_eq!((epoch(&world), world.read("tnt:d").unwrap().home.as_str()), (Some(linked), "tp:p"));
+    world.now += 15 * DAY_MS;
+    // Seen by a node whose word was about another alias.
+    look(&mut world, linked + 1);
+    assert_eq!(epoch(&world), Some(linked));
+    look(&mut world, linked);
+    assert_eq!((epoch(&world), world.read("tnt:d")), (None, None));
 }
 
 #[test]
