@@ -37,7 +37,8 @@ fn fill(disk: &Tmpfs, file: &Path, left: u64) {
     }
 }
 
-fn fill_to_the_last_byte(disk: &Tmpfs, file: &Path) {
+/// Takes all the room there is.
+pub(crate) fn fill_to_the_last_byte(disk: &Tmpfs, file: &Path) {
     fill(disk, file, 0);
     let mut rest = fs::OpenOptions::new().append(true).open(file).expect("the filler");
     while std::io::Write::write_all(&mut rest, b"x").is_ok() {}

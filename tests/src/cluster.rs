@@ -59,6 +59,8 @@ pub struct Plan {
     pub secured: bool,
     /// Edges have an outage spool.
     pub spool: bool,
+    /// Where the spools are, if not beside the edges' data.
+    pub spools_in: Option<PathBuf>,
     /// Further flags.
     pub flags: Flags,
     /// Each edge reaches NATS over a network of its own, which can be cut.
@@ -79,6 +81,7 @@ impl Plan {
             lease_seconds: LEASE_SECONDS,
             secured: false,
             spool: false,
+            spools_in: None,
             flags: Flags { edge: &[], control: &[] },
             networks: false,
             drain_seconds: 1,
@@ -228,7 +231,8 @@ impl Cluster {
         let mut arguments = self.common(&format!("edge-{}", n + 1), &urls.join(","));
         arguments.extend(["--control-key", CONTROL_KEY, "--checkpoint-seconds", "1"].map(str::to_owned));
         if self.plan.spool {
-            let dir = self.files.path().join(format!("edge-{n}-spool"));
+            let within = self.plan.spools_in.as_deref().unwrap_or_else(|| self.files.path());
+            let dir = within.join(format!("edge-{n}-spool"));
             arguments.extend(["--spool".to_owned(), dir.to_string_lossy().into_owned()]);
         }
         arguments.extend(self.plan.flags.edge.iter().map(|flag| (*flag).to_owned()));
