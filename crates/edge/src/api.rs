@@ -16,7 +16,6 @@ mod unlink;
 mod update;
 mod visit;
 pub(crate) mod visits;
-mod wording;
 pub(crate) mod write;
 
 use std::sync::Arc;

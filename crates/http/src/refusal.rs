@@ -92,6 +92,14 @@ impl Refusal {
         details
     }
 
+    /// The message for a shape that has no fields for line and column.
+    fn message_with_place(&self) -> Cow<'_, str> {
+        match self.place {
+            Some((line, column)) => format!("{} (line {line}, column {column})", self.message).into(),
+            None => Cow::Borrowed(&self.message),
+        }
+    }
+
     /// The reply.
     #[must_use]
     pub fn response(&self, family: Family) -> Response {
@@ -105,7 +113,9 @@ impl Refusal {
                 body.extend(self.details());
                 ("application/problem+json", Value::Object(body).to_string())
             }
-            Family::Rest => ("application/json", json!({"status": self.status, "message": self.message}).to_string()),
+            Family::Rest => {
+                ("application/json", json!({"status": self.status, "message": self.message_with_place()}).to_string())
+            }
             Family::Xml => ("application/xml; charset=UTF-8", xml(false, &self.message)),
         };
         let mut response = Response::new(Body::from(body));

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use cameo_http::Refusal;
 use cameo_http::serve::Peer;
+use cameo_http::{Refusal, wording};
 use http::header::CONTENT_TYPE;
 use http::{Extensions, HeaderMap};
 use serde::de::DeserializeOwned;
@@ -20,16 +20,7 @@ pub(super) fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Res
 /// The same, whatever the body's type is said to be.
 pub(super) fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let bytes = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    serde_json::from_slice(bytes).map_err(|error| {
-        let place = (error.line() > 0).then(|| (error.line(), error.column()));
-        // The library's words end with the place, which stands beside them.
-        let text = error.to_string();
-        let text = text.split(" at line ").next().unwrap_or_default();
-        // Its types are no words of JSON.
-        let text =
-            text.replace("expected u16", "expected a whole number").replace("expected u64", "expected a whole number");
-        Refusal { place, ..Refusal::new(400, format!("the body is not what is asked for: {text}")) }
-    })
+    wording::read(bytes)
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {

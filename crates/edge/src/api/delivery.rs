@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use cameo_auth::state::Client;
 use cameo_eventlog::EventLog;
-use cameo_http::{Family, Refusal, body, query};
+use cameo_http::{Family, Refusal, body, query, wording};
 use cameo_profile::event::DeliveryData;
 use cameo_profile::ids::{self, Invalid};
 use cameo_profile::view::ProfileRef;
@@ -25,7 +25,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::visit::{Delivery, Ids, Object, Text, VisitRequest};
 use super::visits::{place, with_event};
-use super::{App, identity, wording};
+use super::{App, identity};
 use crate::replica::{Answer, Render};
 use request::{DeliveryRequest, inner, said};
 
@@ -162,16 +162,9 @@ async fn take<L: EventLog>(
     Ok(response)
 }
 
-/// Reads a body; the field that it stopped at is found by decoding once more.
+/// Reads a body.
 fn decode(bytes: &[u8]) -> Result<DeliveryRequest<'_>, Refusal> {
-    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-    serde_json::from_slice(bytes).map(|Object(request)| request).map_err(|error| {
-        let mut again = serde_json::Deserializer::from_slice(bytes);
-        let stopped = serde_path_to_error::deserialize::<_, Object<DeliveryRequest<'_>>>(&mut again).err();
-        let field = stopped.map(|error| error.path().to_string()).filter(|path| error.is_data() && path != ".");
-        let place = (error.line() > 0).then(|| (error.line(), error.column()));
-        Refusal { place, ..wording::refusal(&error.to_string(), field, "the body") }
-    })
+    wording::read(bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)).map(|Object(request)| request)
 }
 
 /// The signatures that a call brings along, by the kind of what they prove.

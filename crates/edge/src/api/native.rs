@@ -21,9 +21,9 @@ use serde::Deserialize;
 
 use super::history::{self, Asked};
 use super::visit::{Fields, Object, Text, Time, Value, shorten};
-use super::{App, route, wording, write};
+use super::{App, route, write};
 use crate::replica::Render;
-use cameo_http::{Family, Refusal, body, query};
+use cameo_http::{Family, Refusal, body, query, wording};
 
 /// Bytes of a PATCH: a whole profile (TARGET_API §3: 64 KB) with room for JSON's escapes.
 const PATCH_BYTES: usize = 256 << 10;
@@ -180,8 +180,7 @@ pub(super) fn caller(extensions: &Extensions) -> Option<Arc<str>> {
 async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8], by: Option<&str>) -> Result<Response, Refusal> {
     let (client, address) = resolve(app, target)?;
     let client = &client.code;
-    let Object(request): Object<PatchRequest<'_>> =
-        serde_json::from_slice(body).map_err(|error| unread::<PatchRequest<'_>>(&error, body))?;
+    let Object(request): Object<PatchRequest<'_>> = wording::read(body)?;
     let (set, unset) = check(&request, app.replica.now().0)?;
     let event_id = request.event_id.as_ref().map(|Text(id)| &**id);
     let way = route::choose_one(&app.replica, client, &address, event_id.is_some()).await?;
@@ -205,15 +204,6 @@ async fn change<L: EventLog>(app: &App<L>, target: Target, body: &[u8], by: Opti
         (Outcome::Update(UpdateOutcome::Updated | UpdateOutcome::Duplicate), Some(body)) => Ok(reply(body)),
         _ => Err(missing(client, &address)),
     }
-}
-
-/// Why a body is not what it should be; the field is found by decoding once more.
-pub(super) fn unread<'de, T: Deserialize<'de>>(error: &serde_json::Error, body: &'de [u8]) -> Refusal {
-    let mut again = serde_json::Deserializer::from_slice(body);
-    let stopped = serde_path_to_error::deserialize::<_, Object<T>>(&mut again).err();
-    let field = stopped.map(|error| error.path().to_string()).filter(|path| error.is_data() && path != ".");
-    let place = (error.line() > 0).then(|| (error.line(), error.column()));
-    Refusal { place, ..wording::refusal(&error.to_string(), field, "the body") }
 }
 
 type Checked<'r> = (Vec<(&'r str, &'r str)>, Vec<&'r str>);

@@ -144,6 +144,17 @@ impl Rig {
         profile["profileAttributes"][name]["value"].as_str().map(str::to_owned)
     }
 
+    /// The same, once the links that were made have nothing left to do.
+    async fn settled(&self) -> Vec<(cameo_profile::Position, u128)> {
+        let all_done = async {
+            while self.edge.replica().links_waiting() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), all_done).await.expect("links are done");
+        self.stored()
+    }
+
     /// Everything that is in the log: the same before and after when nothing was stored.
     fn stored(&self) -> Vec<(cameo_profile::Position, u128)> {
         self.edge.replica().digests()

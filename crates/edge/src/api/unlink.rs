@@ -9,10 +9,10 @@ use cameo_profile::event::Unlink;
 use cameo_profile::{Event, Outcome};
 use serde::Deserialize;
 
-use super::native::{Target, address_of, missing, profile, resolve, unread};
+use super::native::{Target, address_of, missing, profile, resolve};
 use super::visit::{Object, Text};
 use super::{App, write};
-use cameo_http::{Family, Refusal, body};
+use cameo_http::{Family, Refusal, body, wording};
 
 /// Bytes of the body: an id at its limit, in JSON's longest escapes.
 const BODY_BYTES: usize = 4 << 10;
@@ -45,8 +45,7 @@ pub(super) async fn post<L: EventLog>(State(app): State<Arc<App<L>>>, target: Ta
 async fn unlink<L: EventLog>(app: &App<L>, target: Target, body: &[u8]) -> Result<Response, Refusal> {
     let (client, address) = resolve(app, target)?;
     let client = &client.code;
-    let Object(request): Object<UnlinkRequest<'_>> =
-        serde_json::from_slice(body).map_err(|error| unread::<UnlinkRequest<'_>>(&error, body))?;
+    let Object(request): Object<UnlinkRequest<'_>> = wording::read(body)?;
     let leaving = address_of(400, &request.kind.0, &request.id.0)?;
     // Read first, so that one that is on its way has arrived.
     let home = app.replica.profile(client, address.as_address(), |profile| profile.home().as_str().to_owned()).await?;

@@ -91,6 +91,13 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+impl<L: EventLog> Replica<L> {
+    /// Messages of links that are not known to have arrived: with none, nothing more comes into the log by itself.
+    pub(crate) fn links_waiting(&self) -> usize {
+        self.inner.slots.iter().map(|slot| slot.state.read().fold.links().outbox).sum()
+    }
+}
+
 #[test]
 fn what_is_acknowledged_is_read_and_survives_a_restart() {
     let (dir, (log, _)) = (tempfile::tempdir().unwrap(), memory_log(1));

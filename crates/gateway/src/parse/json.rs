@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
+use cameo_http::wording;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -247,8 +248,8 @@ fn read_string(value: &RawValue) -> Option<Result<Cow<'_, str>, String>> {
 
 /// What is wrong with the JSON, with the place in its row.
 fn describe(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let text = wording::plain(&error.to_string());
+    let text = text.strip_prefix("this is not JSON: ").unwrap_or(&text);
     format!("the row is not valid JSON: {} at byte {} of the row", quoted(text), error.column().max(1))
 }
 

@@ -152,8 +152,8 @@ const HALF: &str =
 fn a_bad_first_line_of_ndjson_fails_as_a_row() {
     let good = r#"{"pcId":"ok","a":1}"#;
     for (bad, reason) in [
-        ("{", "the row is not valid JSON: EOF while parsing an object at byte 1 of the row"),
-        ("{pcId:1}", "the row is not valid JSON: key must be a string at byte 2 of the row"),
+        ("{", "the row is not valid JSON: the JSON ends within an object at byte 1 of the row"),
+        ("{pcId:1}", "the row is not valid JSON: the name of a field must be in quotes at byte 2 of the row"),
         (r#"{"a":1}"#, "the row has neither pcId nor thirdPartyId"),
     ] {
         rows(&format!("{bad}\n{good}\n"), &[&format!("1 [] {reason}"), "2 tnt:ok a=1"]);

@@ -43,8 +43,8 @@ async fn what_breaks_a_rule_is_named() {
             400,
             "expiresIn",
         ),
-        ("POST", "/v1/demo/tokens", json!({"name": "x", "scopes": ["bulk:write"], "expiresIn": -1}), 400, ""),
-        ("POST", "/v1/demo/tokens", json!({"name": "x", "scopes": ["bulk:write"], "secret": "mine"}), 400, ""),
+        ("POST", "/v1/demo/tokens", json!({"name": "x", "scopes": ["bulk:write"], "expiresIn": -1}), 400, "expiresIn"),
+        ("POST", "/v1/demo/tokens", json!({"name": "x", "scopes": ["bulk:write"], "secret": "mine"}), 400, "secret"),
         ("POST", "/v1/demo/tokens", json!([]), 400, ""),
         ("POST", "/v1/nosuch/tokens", json!({"name": "x", "scopes": ["bulk:write"]}), 404, ""),
         ("POST", &rotate, json!({"graceSeconds": 604_801}), 400, "graceSeconds"),
@@ -72,7 +72,7 @@ async fn what_breaks_a_rule_is_named() {
         ("PATCH", "/v1/demo/settings", json!({"allowedOrigins": origins}), 400, "allowedOrigins"),
         ("PATCH", "/v1/demo/settings", json!({"imsOrgId": ""}), 400, "imsOrgId"),
         ("PATCH", "/v1/demo/settings", json!({"code": "other"}), 400, "code"),
-        ("PATCH", "/v1/demo/settings", json!({"lifetime": 30}), 400, ""),
+        ("PATCH", "/v1/demo/settings", json!({"lifetime": 30}), 400, "lifetime"),
         ("PATCH", "/v1/nosuch/settings", json!({"lifetimeDays": 30}), 404, ""),
         ("GET", "/v1/clients/nosuch", Value::Null, 404, ""),
         ("POST", "/v1/clients", json!({}), 400, "code"),
@@ -88,7 +88,7 @@ async fn what_breaks_a_rule_is_named() {
         ("POST", "/v1/users", user("cleo", &"long".repeat(65), all()), 400, "password"),
         ("POST", "/v1/users", user("cleo", PASSWORD, json!([])), 400, "roles"),
         ("POST", "/v1/users", user("cleo", PASSWORD, json!([{"client": "nosuch", "role": "admin"}])), 400, "roles"),
-        ("POST", "/v1/users", user("cleo", PASSWORD, json!([{"client": "*", "role": "king"}])), 400, ""),
+        ("POST", "/v1/users", user("cleo", PASSWORD, json!([{"client": "*", "role": "king"}])), 400, "roles[0].role"),
         ("POST", "/v1/users", user("cleo", PASSWORD, json!([all()[0], all()[0]])), 400, "roles"),
         ("POST", "/v1/users", user("bob", PASSWORD, all()), 409, ""),
         ("PATCH", "/v1/users/nosuch", json!({"roles": all()}), 404, ""),
@@ -131,6 +131,10 @@ async fn bodies_are_json_and_small() {
     assert_eq!((wrong.status, &wrong.body["field"]), (415, &json!("Content-Type")), "{}", wrong.body);
     let broken = post("application/json", b"{\n  \"name\": oops}".to_vec()).send(&scene.router).await;
     assert_eq!((broken.status, &broken.body["line"]), (400, &json!(2)), "{}", broken.body);
+    for misplaced in [json!(PASSWORD), json!({"name": "cleo", "password": PASSWORD, "roles": PASSWORD})] {
+        let refused = Call::post("/v1/users").json(&misplaced).key(&admin).send(&scene.router).await;
+        assert!(refused.status == 400 && !refused.body.to_string().contains(PASSWORD), "{}", refused.body);
+    }
     let deep = post("application/json", b"[".repeat(60_000)).send(&scene.router).await;
     assert_eq!(deep.status, 400, "{}", deep.body);
     let limit = super::super::input::BODY_BYTES;

@@ -216,6 +216,10 @@ async fn what_is_wrong_is_named_and_nothing_is_stored() {
     for body in ["", "[]", "{", "null", "{\"context\":{\"channel\":\"web\"}} x", "\u{1}"] {
         rig.call(Method::POST, DELIVERY, "application/json", body).await.expect(400);
     }
+    let broken = "{\"context\": {\"channel\": \"web\"},\n \"id\": {\"tntId\": tru}}";
+    let said = rig.call(Method::POST, DELIVERY, "application/json", broken).await.expect(400).json();
+    let message = "this is not JSON: a word other than true, false and null stands there (line 2, column 21)";
+    assert_eq!(said, json!({"status": 400, "message": message}));
     assert_eq!(rig.stored(), before);
     for (query, status, named) in [
         ("client=demo", 400, "sessionId is missing"),

@@ -65,7 +65,7 @@ async fn of_a_visit() {
     let rig = Rig::new().await;
     for (field, limit, build) in CASES {
         rig.visit(&build(limit)).await.expect(200);
-        let before = rig.stored();
+        let before = rig.settled().await;
         let reply = rig.visit(&build(limit + 1)).await.expect(400);
         let problem = reply.json();
         assert_eq!(problem["limit"], limit, "{field}: {problem}");

@@ -5,14 +5,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use cameo_http::Refusal;
+use cameo_http::{Refusal, wording};
 use http::HeaderValue;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::api::visit::{Object, VisitRequest};
-use crate::api::wording;
 
 /// Visits in one call (design §5).
 const VISITS: usize = 10_000;

@@ -1,13 +1,30 @@
-//! What a decoder says, in words of JSON: fields, text, numbers, lists, objects. Callers need not know what this is
-//! written in.
+//! Reading JSON, and what a decoder says, in words of JSON: fields, text, numbers, lists, objects. Callers need not know
+//! what this is written in, and no value of theirs comes back, but for one that is no number, time or choice.
 
-use cameo_http::Refusal;
+use serde::Deserialize;
+
+use crate::Refusal;
 
 /// Characters of a decoder's message that a reply repeats: it may quote the caller at any length.
 const MESSAGE_CHARS: usize = 300;
 
+/// Reads a body.
+///
+/// # Errors
+/// 400 that says what is wrong, by field and by line and column; the field is found by decoding once more.
+pub fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        let mut again = serde_json::Deserializer::from_slice(body);
+        let stopped = serde_path_to_error::deserialize::<_, T>(&mut again).err();
+        let field = stopped.map(|error| error.path().to_string()).filter(|path| error.is_data() && path != ".");
+        let place = (error.line() > 0).then(|| (error.line(), error.column()));
+        Refusal { place, ..refusal(&error.to_string(), field, "the body") }
+    })
+}
+
 /// The refusal of a body, or of the field that the decoder stopped at. `whole` is what the body should have been.
-pub(super) fn refusal(said: &str, field: Option<String>, whole: &str) -> Refusal {
+#[must_use]
+pub fn refusal(said: &str, field: Option<String>, whole: &str) -> Refusal {
     let message: String = plain(said).chars().take(MESSAGE_CHARS).collect();
     let refusal = |text: String| Refusal::new(400, text);
     match field {
@@ -22,8 +39,9 @@ pub(super) fn refusal(said: &str, field: Option<String>, whole: &str) -> Refusal
     }
 }
 
-/// A message of serde, serde_json or rmp-serde without their words for types.
-fn plain(said: &str) -> String {
+/// A message of serde, serde_json or rmp-serde without their words for types, and without the place.
+#[must_use]
+pub fn plain(said: &str) -> String {
     // The place stands in fields of its own.
     let said = match said.rsplit_once(" at line ") {
         Some((text, place)) if place.starts_with(|c: char| c.is_ascii_digit()) => text,
@@ -36,6 +54,12 @@ fn plain(said: &str) -> String {
     }
     if let Some(within) = said.strip_prefix("EOF while parsing ") {
         return format!("the JSON ends within {within}");
+    }
+    match said {
+        "expected ident" => return "this is not JSON: a word other than true, false and null stands there".into(),
+        "expected value" => return "this is not JSON: a value is missing there".into(),
+        "key must be a string" => return "this is not JSON: the name of a field must be in quotes".into(),
+        _ => {}
     }
     if said.starts_with("wrong msgpack marker") || said.starts_with("numeric cast") {
         return "the MessagePack has a value of a type that does not belong there".into();
@@ -84,7 +108,8 @@ fn expected(wanted: &str) -> &str {
         "a map" => "an object",
         "a string" | "a borrowed string" | "str" | "string" => "text",
         "a boolean" => "true/false",
-        "f64" | "f32" | "u64" | "i64" | "u32" | "i32" => "a number",
+        "f64" | "f32" => "a number",
+        "u64" | "i64" | "u32" | "i32" | "u16" | "i16" | "u8" | "i8" => "a whole number",
         _ if wanted.starts_with("struct ") => "an object",
         _ if wanted.starts_with("field ") => "the name of a field",
         _ => wanted,
@@ -96,6 +121,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_no_json_is_told_by_its_place() {
+        for (body, place, words) in [
+            (&b"{\"a\":\n tru}"[..], (2, 5), "a word other than true"),
+            (b"{\"a\": }", (1, 7), "a value is missing"),
+            (b"{a: 1}", (1, 2), "in quotes"),
+            (b"{\"a\":1", (1, 6), "ends within an object"),
+        ] {
+            let refused = read::<serde_json::Value>(body).unwrap_err();
+            assert_eq!(refused.place, Some(place), "{refused:?}");
+            assert!(refused.message.contains(words), "{refused:?}");
+        }
+    }
+
+    #[test]
     fn types_have_the_names_that_callers_know() {
         for (said, plainly) in [
             ("invalid type: null, expected an object at line 1 column 11", "must be an object, and is null"),
@@ -104,6 +143,7 @@ mod tests {
             ("invalid value: integer `-1`, expected a time", "must be a time, and is -1"),
             ("invalid value: string \"soon\", expected a time", "must be a time, and is \"soon\""),
             ("invalid value: integer `99`, expected field index 0 <= i < 9", "must be the name of a field, and is 99"),
+            ("invalid type: string \"secret\", expected u64 at line 1 column 9", "must be a whole number, and is text"),
             ("EOF while parsing an object at line 1 column 1", "the JSON ends within an object"),
             ("unknown field `at line up`, expected `a`", "unknown field `at line up`, expected `a`"),
         ] {
