@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_openssl_signs_is_good() {
-        // printf 'cameo-identity-v1\n%s\n%s\n%s' demo tp crm-17 | openssl dgst -sha256 -hmac cameo_ids_test
+        // printf 'cameo-identity-v1\n%s\n%s\n%s' demo tp crm-17 | openssl dgst -sha256 -hmac cameo_ids_test -r
         let crm = AddressBuf::third_party("crm-17").unwrap();
         let expected = "e23ad8c539da1a2ef0d0a245950a7ee3d1d85d10ddefbd78da7893210e1b4c36";
         assert_eq!(signature("cameo_ids_test", "demo", crm.as_address()), expected);
