@@ -259,6 +259,9 @@ fn a_server_is_restored_from_its_folder_into_a_new_directory() {
     assert!(said.contains("Clients, tokens and users are made anew"), "{said}");
     assert_eq!(server.get("/v1/demo/profiles/tnt/r3").expect(200).json(), before);
     server.get("/v1/demo/profiles/tnt/after-the-snapshot").expect(404);
+    // How it came to be is in the log that is lost.
+    server.get("/v1/demo/profiles/tnt/r3?asOf=2026-01-01T00:00:00Z").expect(410);
+    assert!(server.get("/v1/demo/profiles/tnt/r3/history").expect(200).json()["completeSince"].is_string());
     common::visit(&server, &common::plain("r3"));
     // It is a server like any other: what it took is there after a kill.
     let server = server.kill().start();

@@ -137,7 +137,9 @@ impl Recorded {
         });
         match born {
             Some(born) => Some((Base::Nothing, &entries[born..end])),
-            None => whole_after(Position::START).then_some((Base::Nothing, &entries[..end])),
+            // A state that came from another log has a gap without positions.
+            None => (whole_after(Position::START) && self.held.gaps.iter().all(|gap| gap.after_ms > time.0))
+                .then_some((Base::Nothing, &entries[..end])),
         }
     }
 

@@ -158,6 +158,29 @@ fn damaged(key: &[u8], what: &dyn std::fmt::Display) -> IndexError {
     IndexError::Damaged(format!("{}: {what}", key.escape_ascii()))
 }
 
+/// Says that nothing up to here is in the index of a partition, as its state came whole from somewhere else.
+pub(crate) fn write_gap(
+    batch: &mut OwnedWriteBatch,
+    index: &Keyspace,
+    partition: Partition,
+    (position, at): (Position, LogTime),
+) {
+    let gap = Gap { after: 0, after_ms: 0, upto: position.0, upto_ms: at.0 };
+    put_mark(batch, index, partition, (position, at), vec![gap]);
+}
+
+fn put_mark(
+    batch: &mut OwnedWriteBatch,
+    index: &Keyspace,
+    partition: Partition,
+    (position, at): (Position, LogTime),
+    gaps: Vec<Gap>,
+) {
+    let mark = Mark { format: FORMAT, position: position.0, at_ms: at.0, gaps };
+    let mark = rmp_serde::to_vec(&mark).expect("plain data always encodes into memory");
+    batch.insert(index, mark_key(partition), mark);
+}
+
 /// Adds what a checkpoint has of a partition to its batch.
 pub(crate) fn write(
     batch: &mut OwnedWriteBatch,
@@ -192,9 +215,7 @@ pub(crate) fn write(
         let key = key(&prefix(partition, &image.client, &image.address), IMAGE, position);
         batch.insert(index, key, [&at.0.to_be_bytes()[..], &image.bytes].concat());
     }
-    let mark = Mark { format: FORMAT, position: position.0, at_ms: at.0, gaps: notes.gaps.clone() };
-    let mark = rmp_serde::to_vec(&mark).expect("plain data always encodes into memory");
-    batch.insert(index, mark_key(partition), mark);
+    put_mark(batch, index, partition, (position, at), notes.gaps.clone());
     Ok(())
 }
 

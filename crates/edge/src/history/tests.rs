@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::read::AsOf;
 use crate::api::write;
-use crate::config::EdgeConfig;
+use crate::config::{EdgeConfig, SnapshotConfig};
 use crate::replica::Replica;
 
 /// The time that logs start at.
@@ -30,6 +30,7 @@ struct Rig {
     clock: Clock,
     now_ms: u64,
     runtime: Runtime,
+    snapshots: Option<SnapshotConfig>,
     replica: Option<Replica<MemoryLog>>,
 }
 
@@ -39,7 +40,7 @@ impl Rig {
         let log = Arc::new(MemoryLog::with_clock(PartitionCount::new(1).unwrap(), clock.clone()));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let mut rig = Self { dir, log, clock, now_ms: NOW, runtime, replica: None };
+        let mut rig = Self { dir, log, clock, now_ms: NOW, runtime, snapshots: None, replica: None };
         rig.open();
         rig
     }
@@ -52,7 +53,7 @@ impl Rig {
             // Only when asked for, and at the end.
             checkpoint_every: Duration::from_secs(3600),
             retention: None,
-            snapshots: None,
+            snapshots: self.snapshots.clone(),
             spool: None,
             draining: Arc::default(),
             metrics: None,
@@ -399,4 +400,48 @@ fn a_profile_with_very_many_events_keeps_the_latest() {
     let (at, profile) = &seen[17];
     assert_eq!(rig.as_of("tnt:a", *at), AsOf::Found(profile.clone()));
     assert!(matches!(rig.as_of("tnt:a", seen[0].0), AsOf::TooEarly(Some(_))));
+}
+
+#[test]
+fn what_was_restored_into_another_log_is_not_told_as_having_been_there_before() {
+    let mut rig = Rig::new();
+    let long_ago = rig.submit(&[visit("tnt:a")]);
+    rig.later(DAY);
+    let last = rig.submit(&[visit("tnt:a")]);
+    let snapshots = tempfile::tempdir().unwrap();
+    let store = cameo_snapshot::Store::Folder(cameo_snapshot::Folder::new(snapshots.path().to_owned()));
+    let config = SnapshotConfig {
+        store: store.clone(),
+        every: Duration::ZERO,
+        node: "one".into(),
+        work_dir: snapshots.path().join("tmp"),
+        removes: false,
+    };
+    rig.replica.take().unwrap().close();
+    rig.snapshots = Some(config);
+    rig.open();
+    rig.runtime.block_on(rig.replica().take_snapshots()).unwrap();
+    let listed = rig.runtime.block_on(store.list()).unwrap();
+    rig.replica.take().unwrap().close();
+    rig.snapshots = None;
+
+    rig.dir = tempfile::tempdir().unwrap();
+    rig.log = Arc::new(MemoryLog::with_clock(PartitionCount::new(1).unwrap(), rig.clock.clone()));
+    let mut snapshot =
+        cameo_snapshot::Reader::open_as(&snapshots.path().join(listed[0].name.to_string()), &listed[0].name).unwrap();
+    crate::restore_partition(rig.dir.path().join("checkpoint"), &*rig.log, &mut snapshot).unwrap();
+    rig.open();
+    rig.later(DAY);
+    let now = LogTime(rig.now_ms);
+    assert_eq!(rig.as_of("tnt:a", now), AsOf::Found(rig.read("tnt:a").unwrap()));
+    for round in 0..2 {
+        assert_eq!(rig.as_of("tnt:a", long_ago), AsOf::TooEarly(Some(last)), "round {round}");
+        assert_eq!(rig.replica().recorded(P0, "demo", "tnt:a").unwrap().whole_since(), Some(last));
+        rig.restart();
+    }
+    // What happens from now on is told; before it, nothing of whom the snapshot may have had.
+    let first = rig.submit(&[visit("tnt:b")]);
+    rig.submit(&[visit("tnt:b"), visit("tnt:a")]);
+    assert!(matches!(rig.as_of("tnt:b", first), AsOf::Found(_)));
+    assert_eq!(rig.as_of("tnt:a", long_ago), AsOf::TooEarly(Some(LogTime(rig.now_ms))));
 }

@@ -294,7 +294,7 @@ impl Checkpoint {
         let mut folded = Folded { lineage, position, at: head.at, ..fresh };
         let open = self.database()?;
         clear(&open, partition)?;
-        let Open { database, pairs, .. } = open;
+        let Open { database, pairs, index } = open;
         let (mut pair, mut value) = (Vec::new(), Vec::new());
         let (mut batch, mut bytes) = (database.batch(), 0);
         while snapshot.next(&mut pair, &mut value)? {
@@ -308,7 +308,11 @@ impl Checkpoint {
         }
         batch.insert(&pairs, key(partition, &MARK), mark(self.0.log, position, head.at, head.lineage));
         batch.remove(&pairs, key(partition, &LOADING));
-        self.commit(&[&pairs], batch)?;
+        // Its log may be another one: then what led to it has no positions here. Who never had anything lacks nothing.
+        if head.at > LogTime(0) {
+            store::write_gap(&mut batch, &index, partition, (position, head.at));
+        }
+        self.commit(&[&pairs, &index], batch)?;
         Ok(folded)
     }
 
