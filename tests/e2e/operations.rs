@@ -125,6 +125,28 @@ fn what_dashboard_alerts_and_readme_name_is_told_from_the_start() {
 }
 
 #[test]
+fn links_on_their_way_are_counted_until_they_have_arrived() {
+    /// Far more than arrive between two looks of the server, four a second.
+    const LINKS: usize = 8000;
+    let server = Server::start();
+    let link = |n: usize| json!({"sessionId": "s", "ids": {"tntId": format!("t{n}"), "thirdPartyId": format!("p{n}")}});
+    let links: Vec<_> = (0..LINKS).map(link).collect();
+    let gauge = |name: &str| -> f64 {
+        let metrics = server.get("/metrics").expect(200).text();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("{name} is missing in:\n{metrics}"))
+    };
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| server.post_json("/v1/demo/visits", &json!(links)).expect(200));
+        wait::until("links that wait", || (gauge("cameo_links_waiting") > 0.0).then_some(()));
+        assert!(sent.join().is_ok(), "the visits are answered");
+    });
+    wait::until("links that have arrived", || {
+        (gauge("cameo_links_waiting") == 0.0 && gauge("cameo_links_waiting_seconds") == 0.0).then_some(())
+    });
+}
+
+#[test]
 fn two_servers_do_not_share_a_directory() {
     let server = Server::start();
     let refusal = server.setup().try_start().expect_err("a second server on the same directory");

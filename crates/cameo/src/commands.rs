@@ -29,7 +29,7 @@ use crate::standalone;
 /// Cameo: an event-sourced profile store
 ///
 /// Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 the server cannot be reached; 4 not found; 5 done in
-/// part (some visits or rows were refused).
+/// part (some visits or rows were refused); 6, of an edge: the log was trimmed past it, start it again.
 #[derive(Debug, Parser)]
 #[command(name = "cameo", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
