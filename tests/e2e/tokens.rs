@@ -200,11 +200,11 @@ fn a_grace_keeps_the_old_secret_until_it_is_killed() {
     }
     for (body, field) in [
         (json!({"graceSeconds": 7 * 86_400 + 1}), "graceSeconds"),
-        (json!({"graceSeconds": -1}), ""),
+        (json!({"graceSeconds": -1}), "graceSeconds"),
         (json!({"expiresIn": 3599}), "expiresIn"),
         (json!({"expiresIn": 365 * 86_400 + 1}), "expiresIn"),
         (json!({"graceSeconds": 1, "killNow": true}), "killNow"),
-        (json!({"unheard": 1}), ""),
+        (json!({"unheard": 1}), "unheard"),
     ] {
         let refused = rotate(body.clone()).expect(400).json();
         assert_eq!(refused["field"].as_str().unwrap_or_default(), field, "{body}: {refused}");

@@ -1,6 +1,6 @@
 //! `/v1/audit` and `/v1/{client}/audit`: pages of the audit log, as JSON or CSV.
 
-use axum::extract::{Extension, Path, RawQuery, State};
+use axum::extract::{Extension, RawQuery, State};
 use cameo_http::{Refusal, query};
 use http::header::{ACCEPT, CONTENT_DISPOSITION, LINK};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, json_reply, time, typed};
 use super::gate::Caller;
+use super::input::Asked;
 use crate::audit::{Entry, Filter, PAGE_DEFAULT, PAGE_MAX, csv};
 use crate::plane::Plane;
 
@@ -24,9 +25,7 @@ fn shown(entry: &Entry) -> Value {
     ("action" = Option<String>, Query, description = "`token.rotate`, or `token` for all of a kind"), ("who" = Option<String>, Query, description = "User or key"), ("format" = Option<String>, Query, description = "`csv`")),
     responses((status = 200, description = "Entries; `next` when there are more"), (status = 403, description = "The role does not allow it")))]
 pub(super) async fn of_client(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
+    Asked { plane, caller, of: client }: Asked,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Answer {

@@ -1,17 +1,16 @@
 //! `/v1/clients` and `/v1/{client}/settings`.
 
-use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use cameo_auth::Action;
 use cameo_auth::record::ClientRecord;
 use cameo_http::Refusal;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::answer::{Answer, confirmation, json_reply, time};
 use super::gate::Caller;
-use super::input;
+use super::input::{Asked, Sent};
 use crate::plane::{NewClient, Plane, Settings};
 
 #[derive(Default, Deserialize)]
@@ -68,13 +67,8 @@ pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extensio
 #[utoipa::path(post, path = "/v1/clients", tag = "clients",
     request_body(content = serde_json::Value, content_type = "application/json", description = "`{code, …settings}`"),
     responses((status = 201, description = "Every node serves it"), (status = 400, description = "What is wrong"), (status = 409, description = "There is one already")))]
-pub(super) async fn create(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    let mut asked: SettingsRequest = input::read(&headers, &body)?;
+pub(super) async fn create(State(plane): State<Plane>, Extension(caller): Extension<Caller>, sent: Sent) -> Answer {
+    let mut asked: SettingsRequest = sent.read()?;
     let missing = || Refusal { field: Some("code".into()), ..Refusal::new(400, "code is missing") };
     let code = asked.code.take().ok_or_else(missing)?;
     let new = NewClient { code, settings: asked.settings() };
@@ -87,22 +81,14 @@ pub(super) async fn create(
 /// The settings of a client.
 #[utoipa::path(get, path = "/v1/{client}/settings", tag = "clients", params(("client" = String, Path, description = "Client (tenant) code")),
     responses((status = 200, description = "The settings"), (status = 404, description = "There is no such client")))]
-pub(super) async fn settings(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-) -> Answer {
+pub(super) async fn settings(Asked { plane, caller, of: client }: Asked) -> Answer {
     read(&plane, &caller, &client).await
 }
 
 /// The settings of a client.
 #[utoipa::path(get, path = "/v1/clients/{code}", tag = "clients", params(("code" = String, Path, description = "Client (tenant) code")),
     responses((status = 200, description = "The settings"), (status = 404, description = "There is no such client")))]
-pub(super) async fn one(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-) -> Answer {
+pub(super) async fn one(Asked { plane, caller, of: client }: Asked) -> Answer {
     read(&plane, &caller, &client).await
 }
 
@@ -115,33 +101,21 @@ async fn read(plane: &Plane, caller: &Caller, client: &str) -> Answer {
 #[utoipa::path(patch, path = "/v1/{client}/settings", tag = "clients", params(("client" = String, Path, description = "Client (tenant) code")),
     request_body(content = serde_json::Value, content_type = "application/json", description = "Any of `enableProfileApiAuthentication`, `requireVisitTokens`, `requireIdentitySignature`, `lifetimeDays`, `allowedOrigins`; an admin also `imsOrgId`, `disabled`"),
     responses((status = 200, description = "The settings, and how each node was confirmed"), (status = 400, description = "What is wrong"), (status = 403, description = "The role does not allow it")))]
-pub(super) async fn change(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    write(&plane, &caller, &client, &headers, &body).await
+pub(super) async fn change(Asked { plane, caller, of: client }: Asked, sent: Sent) -> Answer {
+    write(&plane, &caller, &client, &sent).await
 }
 
 /// Changes settings of a client, or disables it. Answered when every node goes by them.
 #[utoipa::path(patch, path = "/v1/clients/{code}", tag = "clients", params(("code" = String, Path, description = "Client (tenant) code")),
     request_body(content = serde_json::Value, content_type = "application/json", description = "As `/v1/{client}/settings`"),
     responses((status = 200, description = "The settings, and how each node was confirmed"), (status = 403, description = "The role does not allow it")))]
-pub(super) async fn change_by_code(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    write(&plane, &caller, &client, &headers, &body).await
+pub(super) async fn change_by_code(Asked { plane, caller, of: client }: Asked, sent: Sent) -> Answer {
+    write(&plane, &caller, &client, &sent).await
 }
 
-async fn write(plane: &Plane, caller: &Caller, client: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
+async fn write(plane: &Plane, caller: &Caller, client: &str, sent: &Sent) -> Answer {
     plane.client(&caller.principal, Action::SettingsRead, client).await?;
-    let asked: SettingsRequest = input::read(headers, body)?;
+    let asked: SettingsRequest = sent.read()?;
     if asked.code.is_some() {
         let text = "a client's code cannot be changed";
         return Err(Refusal { field: Some("code".into()), ..Refusal::new(400, text) }.into());

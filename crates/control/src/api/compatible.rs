@@ -1,7 +1,7 @@
 //! The admin API as the vendor has it (TARGET_API §5): token and switch of the profile API.
 
 use axum::body::Bytes;
-use axum::extract::{Extension, Path, RawQuery, State};
+use axum::extract::RawQuery;
 use axum::response::{IntoResponse, Response};
 use cameo_auth::Action;
 use cameo_auth::clock::{Clock as _, SystemClock};
@@ -11,9 +11,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::answer::{confirmation, time, typed};
-use super::gate::Caller;
-use super::input;
-use crate::plane::{Plane, Problem, Settings, TokenView};
+use super::input::{self, Asked};
+use crate::plane::{Problem, Settings, TokenView};
 
 /// The vendor's media type, with its version.
 const VENDOR_TYPE: &str = "application/vnd.adobe.target.v1+json";
@@ -114,9 +113,7 @@ fn shown(secret: &str, token: &TokenView) -> Value {
 #[utoipa::path(get, path = "/{client}/target/authentication/token", tag = "compatible", params(("client" = String, Path, description = "Client (tenant) code"), ("authorizationScope" = Option<String>, Query, description = "`profile_api`")),
     responses((status = 200, description = "The token, masked"), (status = 404, description = "None was generated")))]
 pub(super) async fn token(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
+    Asked { plane, caller, of: client }: Asked,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Answer {
@@ -131,9 +128,7 @@ pub(super) async fn token(
 #[utoipa::path(post, path = "/{client}/target/authentication/token", tag = "compatible", params(("client" = String, Path, description = "Client (tenant) code"), ("authorizationScope" = Option<String>, Query, description = "`profile_api`")),
     responses((status = 201, description = "The token; its secret is in this reply and nowhere else"), (status = 403, description = "The role does not allow it")))]
 pub(super) async fn generate(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
+    Asked { plane, caller, of: client }: Asked,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Answer {
@@ -150,12 +145,7 @@ pub(super) async fn generate(
 /// Whether the profile API requires authentication.
 #[utoipa::path(get, path = "/{client}/target/clients/settings", tag = "compatible", params(("client" = String, Path, description = "Client (tenant) code")),
     responses((status = 200, description = "`{enableProfileApiAuthentication}`"), (status = 404, description = "There is no such client")))]
-pub(super) async fn settings(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-    headers: HeaderMap,
-) -> Answer {
+pub(super) async fn settings(Asked { plane, caller, of: client }: Asked, headers: HeaderMap) -> Answer {
     check_types(&headers)?;
     let record = plane.client(&caller.principal, Action::SettingsRead, &client).await?;
     let body = json!({"enableProfileApiAuthentication": record.require_authentication});
@@ -166,13 +156,7 @@ pub(super) async fn settings(
 #[utoipa::path(method(put, patch), path = "/{client}/target/clients/settings", tag = "compatible", params(("client" = String, Path, description = "Client (tenant) code")),
     request_body(content = serde_json::Value, content_type = "application/vnd.adobe.target.v1+json", description = "`{enableProfileApiAuthentication}`; other fields are ignored"),
     responses((status = 200, description = "The settings, and how each node was confirmed"), (status = 403, description = "The role does not allow it")))]
-pub(super) async fn flip(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
+pub(super) async fn flip(Asked { plane, caller, of: client }: Asked, headers: HeaderMap, body: Bytes) -> Answer {
     check_types(&headers)?;
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());

@@ -1,17 +1,13 @@
 //! `/v1/{client}/identity-secret`: what a client's servers sign ids of persons with.
 
-use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
 use cameo_auth::Action;
 use cameo_auth::record::ClientRecord;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, confirmation, json_reply, time};
-use super::gate::Caller;
-use super::input;
-use crate::plane::Plane;
+use super::input::{Asked, Sent};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -35,11 +31,7 @@ fn shown(record: &ClientRecord) -> Value {
 /// The client's secrets for signatures: when they were made and end.
 #[utoipa::path(get, path = "/v1/{client}/identity-secret", tag = "clients", params(("client" = String, Path, description = "Client (tenant) code")),
     responses((status = 200, description = "Newest first, never a secret"), (status = 404, description = "There is no such client")))]
-pub(super) async fn facts(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-) -> Answer {
+pub(super) async fn facts(Asked { plane, caller, of: client }: Asked) -> Answer {
     let record = plane.client(&caller.principal, Action::SettingsRead, &client).await?;
     Ok(json_reply(StatusCode::OK, &shown(&record)))
 }
@@ -48,15 +40,9 @@ pub(super) async fn facts(
 #[utoipa::path(post, path = "/v1/{client}/identity-secret", tag = "clients", params(("client" = String, Path, description = "Client (tenant) code")),
     request_body(content = serde_json::Value, content_type = "application/json", description = "`{graceSeconds?}`; 0 to 7 days, default 0"),
     responses((status = 201, description = "The secret, once every node knows it"), (status = 403, description = "The role does not allow it")))]
-pub(super) async fn rotate(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
+pub(super) async fn rotate(Asked { plane, caller, of: client }: Asked, sent: Sent) -> Answer {
     plane.client(&caller.principal, Action::TokenRotate, &client).await?;
-    let how: RotateRequest = input::read(&headers, &body)?;
+    let how: RotateRequest = sent.read()?;
     let (record, secret, rollout) = plane.rotate_identity_secret(&caller.principal, &client, how.grace_seconds).await?;
     let mut body = shown(&record);
     body["identitySecret"] = json!(secret.reveal());

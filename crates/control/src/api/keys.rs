@@ -1,14 +1,13 @@
 //! `/v1/keys`: admin keys, for scripts.
 
-use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
-use http::{HeaderMap, StatusCode};
+use axum::extract::{Extension, State};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, json_reply, time};
 use super::gate::Caller;
-use super::input;
+use super::input::{Asked, Sent};
 use crate::plane::{KeyRecord, Plane};
 use crate::principal::Grant;
 
@@ -38,13 +37,8 @@ pub(super) async fn list(State(plane): State<Plane>, Extension(caller): Extensio
 #[utoipa::path(post, path = "/v1/keys", tag = "users",
     request_body(content = serde_json::Value, content_type = "application/json", description = "`{name, roles: [{client, role}], expiresIn?}`"),
     responses((status = 201, description = "The key with its secret"), (status = 400, description = "What is wrong"), (status = 409, description = "The name is taken")))]
-pub(super) async fn create(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    let new: CreateRequest = input::read(&headers, &body)?;
+pub(super) async fn create(State(plane): State<Plane>, Extension(caller): Extension<Caller>, sent: Sent) -> Answer {
+    let new: CreateRequest = sent.read()?;
     let made = plane.create_key(&caller.principal, &new.name, new.roles, new.expires_in).await?;
     let body = json!({"key": shown(&made.key), "apiKey": made.secret.reveal()});
     Ok(json_reply(StatusCode::CREATED, &body))
@@ -53,11 +47,7 @@ pub(super) async fn create(
 /// Ends an admin key.
 #[utoipa::path(delete, path = "/v1/keys/{id}", tag = "users", params(("id" = String, Path, description = "Id of the key")),
     responses((status = 200, description = "Ended"), (status = 404, description = "There is none")))]
-pub(super) async fn remove(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-) -> Answer {
+pub(super) async fn remove(Asked { plane, caller, of: id }: Asked) -> Answer {
     plane.remove_key(&caller.principal, &id).await?;
     Ok(json_reply(StatusCode::OK, &json!({"revoked": id})))
 }

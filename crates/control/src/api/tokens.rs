@@ -1,19 +1,16 @@
 //! `/v1/{client}/tokens`: several named tokens of a client.
 
-use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use cameo_auth::record::TokenId;
 use cameo_auth::{Action, Scope};
 use cameo_http::Refusal;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, confirmation, json_reply, minute, time};
-use super::gate::Caller;
-use super::input;
-use crate::plane::{Made, Plane, Problem, Rollout, Rotation, TokenView};
+use super::input::{Asked, Sent};
+use crate::plane::{Made, Problem, Rollout, Rotation, TokenView};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -79,11 +76,7 @@ pub(super) fn scopes(names: &[String]) -> Result<Vec<Scope>, Refusal> {
 /// The tokens of a client, never with a secret.
 #[utoipa::path(get, path = "/v1/{client}/tokens", tag = "tokens", params(("client" = String, Path, description = "Client (tenant) code")),
     responses((status = 200, description = "The tokens, with the minute they were last used"), (status = 401, description = "Not signed in"), (status = 403, description = "The role does not allow it")))]
-pub(super) async fn list(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-) -> Answer {
+pub(super) async fn list(Asked { plane, caller, of: client }: Asked) -> Answer {
     let tokens = plane.tokens(&caller.principal, &client).await?;
     let tokens: Vec<_> = tokens.iter().map(shown).collect();
     Ok(json_reply(StatusCode::OK, &json!({"client": client, "tokens": tokens})))
@@ -93,16 +86,10 @@ pub(super) async fn list(
 #[utoipa::path(post, path = "/v1/{client}/tokens", tag = "tokens", params(("client" = String, Path, description = "Client (tenant) code")),
     request_body(content = serde_json::Value, content_type = "application/json", description = "`{name, scopes, expiresIn?}`; expiresIn in seconds, 1 hour to 1 year, default 30 days"),
     responses((status = 201, description = "The token with its secret, once every node knows it"), (status = 400, description = "What is wrong"), (status = 409, description = "The name is taken")))]
-pub(super) async fn create(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path(client): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
+pub(super) async fn create(Asked { plane, caller, of: client }: Asked, sent: Sent) -> Answer {
     // A role that may not is told so before what it sent is judged.
     plane.client(&caller.principal, Action::TokenCreate, &client).await?;
-    let new: CreateRequest = input::read(&headers, &body)?;
+    let new: CreateRequest = sent.read()?;
     let scopes = scopes(&new.scopes)?;
     let made = plane.create_token(&caller.principal, &client, new.name, scopes, new.expires_in).await?;
     Ok(with_secret(StatusCode::CREATED, made).await)
@@ -111,11 +98,7 @@ pub(super) async fn create(
 /// One token, never with its secret.
 #[utoipa::path(get, path = "/v1/{client}/tokens/{id}", tag = "tokens", params(("client" = String, Path, description = "Client (tenant) code"), ("id" = String, Path, description = "Id of the token")),
     responses((status = 200, description = "The token"), (status = 404, description = "There is none")))]
-pub(super) async fn one(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path((client, id)): Path<(String, String)>,
-) -> Answer {
+pub(super) async fn one(Asked { plane, caller, of: (client, id) }: Asked<(String, String)>) -> Answer {
     let tokens = plane.tokens(&caller.principal, &client).await?;
     let found = tokens.iter().find(|token| token.record.id.0 == id);
     let missing = || Problem::Missing(format!("token {:?}", crate::audit::text(&id)));
@@ -125,11 +108,7 @@ pub(super) async fn one(
 /// Ends a token, and an old secret of it. Answered when no node accepts it any more.
 #[utoipa::path(delete, path = "/v1/{client}/tokens/{id}", tag = "tokens", params(("client" = String, Path, description = "Client (tenant) code"), ("id" = String, Path, description = "Id of the token")),
     responses((status = 200, description = "Dead on every node; says how each was confirmed"), (status = 404, description = "There is none")))]
-pub(super) async fn revoke(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path((client, id)): Path<(String, String)>,
-) -> Answer {
+pub(super) async fn revoke(Asked { plane, caller, of: (client, id) }: Asked<(String, String)>) -> Answer {
     let rollout = plane.revoke_token(&caller.principal, &client, &TokenId(id.clone())).await?;
     Ok(done("revoked", &id, rollout).await)
 }
@@ -138,15 +117,9 @@ pub(super) async fn revoke(
 #[utoipa::path(post, path = "/v1/{client}/tokens/{id}/rotate", tag = "tokens", params(("client" = String, Path, description = "Client (tenant) code"), ("id" = String, Path, description = "Id of the token")),
     request_body(content = serde_json::Value, content_type = "application/json", description = "`{graceSeconds?, expiresIn?, killNow?}`; graceSeconds 0 to 7 days, default 0; killNow ends a running grace too, as graceSeconds 0 does"),
     responses((status = 200, description = "The token with its new secret; says how each node was confirmed"), (status = 404, description = "There is none")))]
-pub(super) async fn rotate(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path((client, id)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
+pub(super) async fn rotate(Asked { plane, caller, of: (client, id) }: Asked<(String, String)>, sent: Sent) -> Answer {
     plane.client(&caller.principal, Action::TokenRotate, &client).await?;
-    let how: RotateRequest = input::read(&headers, &body)?;
+    let how: RotateRequest = sent.read()?;
     if how.kill_now && how.grace_seconds > 0 {
         let text = "killNow ends old secrets now; graceSeconds keeps one: name one of the two";
         return Err(Refusal { field: Some("killNow".into()), ..Refusal::new(400, text) }.into());
@@ -159,11 +132,7 @@ pub(super) async fn rotate(
 /// Ends a running grace: the old secret dies now, the new one lives.
 #[utoipa::path(post, path = "/v1/{client}/tokens/{id}/kill", tag = "tokens", params(("client" = String, Path, description = "Client (tenant) code"), ("id" = String, Path, description = "Id of the token")),
     responses((status = 200, description = "The old secret is dead on every node"), (status = 404, description = "There is no such token"), (status = 409, description = "No grace is running")))]
-pub(super) async fn kill(
-    State(plane): State<Plane>,
-    Extension(caller): Extension<Caller>,
-    Path((client, id)): Path<(String, String)>,
-) -> Answer {
+pub(super) async fn kill(Asked { plane, caller, of: (client, id) }: Asked<(String, String)>) -> Answer {
     let rollout = plane.kill_grace(&caller.principal, &client, &TokenId(id.clone())).await?;
     Ok(done("killed", &id, rollout).await)
 }
