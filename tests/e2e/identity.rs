@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use cameo_tests::admin::{self, Admin};
 use cameo_tests::cluster::Cluster;
 use cameo_tests::http::{Connection, Request};
 use cameo_tests::random::Random;
@@ -119,6 +120,39 @@ fn a_shared_device_follows_the_last_login_and_can_be_given_back() {
     assert_eq!((value(&bob, "hobby"), &bob["ids"]), (&Value::Null, &json!({"thirdPartyId": "bob"})));
     let alone = visit(&server, json!({"tntId": "d"}), json!({"alone": "1"}));
     assert_eq!((value(&alone, "visitCount"), profile(&server, "tp", "bob")), (&json!("3"), bob));
+}
+
+#[test]
+fn what_each_id_brought_is_told_the_same_after_a_kill_and_only_to_who_may_read() {
+    let server = admin::server();
+    let admin = Admin::new(&server);
+    visit(&server, json!({"tntId": "d1"}), json!({"tier": "bronze"}));
+    visit(&server, json!({"tntId": "d1", "ecid": "e", "thirdPartyId": "ann"}), json!({"name": "Ann"}));
+    visit(&server, json!({"tntId": "d2", "thirdPartyId": "ann"}), json!({"tier": "gold"}));
+    visit(&server, json!({"tntId": "d2", "thirdPartyId": "bob"}), json!({"hobby": "chess"}));
+    let path = "/v1/demo/profiles/tp/ann?contributions=true";
+    let told = server.get(path).expect(200).json();
+    let part = |id: &str| {
+        let parts = told["contributions"].as_array().expect("parts");
+        parts.iter().find(|part| part["id"] == id).unwrap_or_else(|| panic!("no {id} in {told}"))
+    };
+    assert_eq!(
+        (part("d1")["attributes"]["tier"]["shadowed"].clone(), &part("d1")["visitCount"]),
+        (json!(true), &json!(2))
+    );
+    assert_eq!((&part("d2")["left"], &part("d2")["attributes"]["tier"]["value"]), (&json!(true), &json!("gold")));
+    assert!(!told.to_string().contains("bob") && !told.to_string().contains("chess"), "{told}");
+
+    let token = admin.post("/v1/demo/tokens", &json!({"name": "pos", "scopes": ["profile:read", "profile:write"]}));
+    let token = token.expect(201).json()["accessToken"].as_str().expect("a token").to_owned();
+    let bulk = admin.post("/v1/demo/tokens", &json!({"name": "crm", "scopes": ["bulk:write"]})).expect(201).json();
+    admin.patch("/v1/demo/settings", &json!({"enableProfileApiAuthentication": true})).expect(200);
+    let server = server.kill().start();
+    let bearer = |token: &str| format!("Bearer {token}");
+    let read = |token: &str| server.send(&Request::get(path).header("Authorization", &bearer(token)));
+    server.get(path).expect(401);
+    read(bulk["accessToken"].as_str().expect("a token")).expect(403);
+    assert_eq!(read(&token).expect(200).json(), told, "after a kill");
 }
 
 #[test]

@@ -56,6 +56,10 @@ pub(crate) struct ExportArgs {
     output: Option<PathBuf>,
 }
 
+/// Ids, and values that are not shown, that a profile is printed with; a person may have a thousand of the one, and many
+/// more of the other.
+const ROWS: usize = 100;
+
 /// Entries asked for at a time.
 const PAGE: usize = 200;
 
@@ -245,6 +249,15 @@ fn print_columns(rows: &[Vec<String>]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Rows of which there may be thousands: the first ones.
+fn print_first(mut rows: impl Iterator<Item = Vec<String>>) -> anyhow::Result<()> {
+    print_columns(&rows.by_ref().take(ROWS).collect::<Vec<_>>())?;
+    match rows.count() {
+        0 => Ok(()),
+        more => say!("(and {more} more: --json)"),
+    }
+}
+
 /// A profile for people: ids, life, what each id brought if there are several, attributes in columns.
 pub(crate) fn print_profile(profile: &Value) -> anyhow::Result<()> {
     if let Some(ids) = profile["ids"].as_object() {
@@ -262,7 +275,7 @@ pub(crate) fn print_profile(profile: &Value) -> anyhow::Result<()> {
     let parts = profile["contributions"].as_array().filter(|parts| parts.len() > 1).map_or(&[][..], Vec::as_slice);
     if !parts.is_empty() {
         say!("")?;
-        print_columns(&parts.iter().map(address_row).collect::<Vec<_>>())?;
+        print_first(parts.iter().map(address_row))?;
     }
     let Some(attributes) = profile["profileAttributes"].as_object() else { return Ok(()) };
     say!("")?;
@@ -279,10 +292,10 @@ pub(crate) fn print_profile(profile: &Value) -> anyhow::Result<()> {
         ]
     };
     print_columns(&attributes.iter().map(row).collect::<Vec<_>>())?;
-    let shadowed: Vec<_> = parts.iter().flat_map(shadowed_rows).collect();
-    if !shadowed.is_empty() {
+    let mut shadowed = parts.iter().flat_map(shadowed_rows).peekable();
+    if shadowed.peek().is_some() {
         say!("\nNot shown, as another id has it too, or it was removed:")?;
-        print_columns(&shadowed)?;
+        print_first(shadowed)?;
     }
     if let Some(categories) = profile["categoryAffinities"].as_array() {
         say!("\nAffinity: {}", affinities(categories))?;

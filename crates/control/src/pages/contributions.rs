@@ -75,7 +75,7 @@ pub(super) fn shown(viewer: &Viewer, client: &str, which: &Which, parts: &[Value
             } }
         } }
         @if parts.len() > IDS {
-            p.hint { "and " (parts.len() - IDS) " more: " code { "cameo profile get" } " shows all of them." }
+            p.hint { "and " (parts.len() - IDS) " more: " code { "cameo profile get --json" } " has all of them." }
         }
     }
 }
