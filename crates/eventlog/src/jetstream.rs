@@ -328,6 +328,7 @@ impl Inner {
             results.push(match self.publish(&self.streams[stream], &publish).await {
                 Ok(ack) => {
                     self.streams[stream].last.fetch_max(ack.seq, Ordering::AcqRel);
+                    self.streams[stream].watch.tell(ack.seq);
                     Ok(Position(ack.seq))
                 }
                 Err(PublishError::Full(_)) => Err(AppendError::StorageFull),

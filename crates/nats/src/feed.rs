@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! behind:    direct get after the cursor, batch by batch, until nothing is behind the last one
-//! at the end: what the server republishes; a message that follows the cursor is delivered, a gap is filled by direct get,
-//!             and every second the stream itself is looked at, as the last message may have been the one that got lost
+//! at the end: what the server republishes; a message that follows the cursor is delivered, a gap is filled by direct get.
+//!             The last message may be the one that got lost (a new leader does not republish what it took as a
+//!             follower): what publishes were answered is compared often, and the stream looked at every second
 //! ```
 //! Nothing here depends on which server is asked, or on any state in one: a connection that moves, a leader that dies and
 //! a message that is dropped are all the same case, a gap that is filled.
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::connection::{Nats, Subscription};
 use crate::direct::Stored;
@@ -25,6 +27,9 @@ const BATCHES: usize = 2;
 const LIVE_BATCH: (usize, usize) = (256, 4 << 20);
 /// Pause before a read that failed is tried again: the first, and the longest.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How often the cursor is compared with what publishes were answered. Ours: a message that has not come after one or two
+/// of these will not.
+const COMPARE_EVERY: Duration = Duration::from_millis(100);
 /// For how long, and over how many looks, a stream must seem to have lost messages to be said to: a leader that was just
 /// elected may know them and not have them in its store yet.
 const SUSPICION: (Duration, u32) = (Duration::from_secs(10), 3);
@@ -197,6 +202,9 @@ impl Reader {
             self.wait().await?;
         };
         self.fill_for_sure().await?;
+        let mut compare = tokio::time::interval(COMPARE_EVERY);
+        compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut compared = self.cursor;
         loop {
             tokio::select! {
                 biased;
@@ -211,6 +219,12 @@ impl Reader {
                     if seen.info.last > self.cursor {
                         self.fill().await?;
                     }
+                }
+                _ = compare.tick() => {
+                    if compared == self.cursor && self.stream.told() > self.cursor {
+                        self.fill().await?;
+                    }
+                    compared = self.cursor;
                 }
                 () = self.sender.closed() => return Err(Stop::Unread),
             }

@@ -1,6 +1,8 @@
 //! Streams: made once, looked at every second, shortened by whoever may.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -198,6 +200,8 @@ pub struct Seen {
 #[derive(Clone, Debug)]
 pub struct StreamWatch {
     seen: watch::Receiver<Seen>,
+    /// The highest sequence that a publish was answered with.
+    told: Arc<AtomicU64>,
 }
 
 impl StreamWatch {
@@ -212,7 +216,9 @@ impl StreamWatch {
                     () = sender.closed() => return,
                 }
                 let at = Instant::now();
-                match nats.stream_info(&name).await {
+                // While nobody leads the stream nobody answers, and the question is not kept for the next leader.
+                let Ok(info) = tokio::time::timeout(LOOK_EVERY, nats.stream_info(&name)).await else { continue };
+                match info {
                     Ok(Some(info)) => {
                         sender.send_replace(Seen { info, at });
                     }
@@ -231,7 +237,17 @@ impl StreamWatch {
                 }
             }
         });
-        Self { seen }
+        Self { seen, told: Arc::default() }
+    }
+
+    /// Says that the stream has a message: whoever follows it need not wait for the next look to find that it has missed one.
+    pub fn tell(&self, seq: u64) {
+        self.told.fetch_max(seq, Ordering::AcqRel);
+    }
+
+    /// The last message that is known to be there without a look.
+    pub(crate) fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
     }
 
     /// What was seen last.

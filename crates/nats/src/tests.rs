@@ -33,15 +33,13 @@ async fn made(nats: &Nats, name: &str, replicas: usize) -> StreamWatch {
     StreamWatch::start(nats.clone(), name.into(), info)
 }
 
+fn options(name: &str, after: u64) -> FeedOptions {
+    let (filter, tail) = (format!("{name}.in.*"), format!("{name}.tail.*"));
+    FeedOptions { stream: name.into(), filter, tail, after, contiguous: true }
+}
+
 fn feed(nats: &Nats, stream: &StreamWatch, name: &str, after: u64) -> Feed {
-    let options = FeedOptions {
-        stream: name.into(),
-        filter: format!("{name}.in.*"),
-        tail: format!("{name}.tail.*"),
-        after,
-        contiguous: true,
-    };
-    Feed::start(nats.clone(), stream.clone(), options)
+    Feed::start(nats.clone(), stream.clone(), options(name, after))
 }
 
 fn message(name: &str, n: u64) -> Publish {

@@ -120,7 +120,10 @@ impl NatsBucket {
         };
         loop {
             let error = match self.nats.publish(&publish, PATIENCE).await {
-                Ok(ack) => return Ok(Revision(ack.seq)),
+                Ok(ack) => {
+                    self.watch.tell(ack.seq);
+                    return Ok(Revision(ack.seq));
+                }
                 Err(error) => error,
             };
             let repeated = match error {

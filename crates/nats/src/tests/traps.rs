@@ -47,6 +47,27 @@ async fn a_reader_goes_on_within_three_seconds_of_a_restart_and_of_a_new_leader(
     assert!(lags.iter().all(|lag| *lag <= RESUMED), "{lags:?}");
 }
 
+/// As when the message was taken by a follower that leads the stream by now: nobody republishes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_not_republished_is_read_once_its_publish_is_answered() {
+    const MESSAGES: u64 = 5;
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("a").await;
+    let stream = made(&nats, "S", 1).await;
+    let options = FeedOptions { tail: "S.nowhere".into(), ..options("S", 0) };
+    let mut reading = Feed::start(nats.clone(), stream.clone(), options);
+    // By then it follows the end of the stream, of which it will hear nothing.
+    stream.tell(publish(&nats, "S", 1).await);
+    read(&mut reading, 0, 1).await;
+    let began = Instant::now();
+    for seq in 2..2 + MESSAGES {
+        stream.tell(publish(&nats, "S", seq).await);
+        read(&mut reading, seq - 1, seq).await;
+    }
+    // A look at the stream comes once a second.
+    assert!(began.elapsed() < Duration::from_secs(MESSAGES / 2), "{:?}", began.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stands_still_is_left() {
     let Some(servers) = Servers::start(3).await else { return };
