@@ -1,6 +1,7 @@
 //! What an operator looks at: health, readiness, metrics, the API description.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cameo_tests::cluster::{Cluster, Plan};
@@ -126,20 +127,29 @@ fn what_dashboard_alerts_and_readme_name_is_told_from_the_start() {
 
 #[test]
 fn links_on_their_way_are_counted_until_they_have_arrived() {
-    /// Far more than arrive between two looks of the server, four a second.
-    const LINKS: usize = 8000;
+    const LINKS: usize = 2000;
     let server = Server::start();
     let link = |n: usize| json!({"sessionId": "s", "ids": {"tntId": format!("t{n}"), "thirdPartyId": format!("p{n}")}});
-    let links: Vec<_> = (0..LINKS).map(link).collect();
     let gauge = |name: &str| -> f64 {
         let metrics = server.get("/metrics").expect(200).text();
         let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or_else(|| panic!("{name} is missing in:\n{metrics}"))
     };
+    let (seen, server) = (AtomicBool::new(false), &server);
+    let seen = &seen;
     std::thread::scope(|scope| {
-        let sent = scope.spawn(|| server.post_json("/v1/demo/visits", &json!(links)).expect(200));
-        wait::until("links that wait", || (gauge("cameo_links_waiting") > 0.0).then_some(()));
+        // The server looks four times a second: they come until it has seen some on their way.
+        let sent = scope.spawn(move || {
+            let rounds = (0..).take_while(|_| !seen.load(Ordering::Relaxed));
+            rounds.for_each(|round: usize| {
+                let links: Vec<_> = (round * LINKS..(round + 1) * LINKS).map(link).collect();
+                server.post_json("/v1/demo/visits", &json!(links)).expect(200);
+            });
+        });
+        let waits = wait::within(wait::PATIENCE, || (gauge("cameo_links_waiting") > 0.0).then_some(()));
+        seen.store(true, Ordering::Relaxed);
         assert!(sent.join().is_ok(), "the visits are answered");
+        assert!(waits.is_some(), "no link was ever seen on its way");
     });
     wait::until("links that have arrived", || {
         (gauge("cameo_links_waiting") == 0.0 && gauge("cameo_links_waiting_seconds") == 0.0).then_some(())
