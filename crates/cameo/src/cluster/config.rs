@@ -1,6 +1,12 @@
 //! The configuration of the roles of a cluster: flags, `CAMEO_*` variables and a TOML file with the same names. A flag
 //! wins over a variable, a variable over the file, the file over the default.
 
+/// Fields that are not given here are taken from the file. It stands first, as only what comes after it can use it.
+macro_rules! or_file {
+    ($args:ident, $file:ident: $($field:ident)*) => { $( $args.$field = $args.$field.take().or($file.$field.take()); )* };
+}
+
+mod servers;
 pub(crate) mod tool;
 
 use std::collections::BTreeMap;
@@ -19,6 +25,8 @@ use clap::Args;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
+
+use servers::Servers;
 
 use crate::config::{
     ClientConfig, Hidden, LOG, LogFormat, client, default_lifetime, not_valid, parse_client, retention, snapshot_every,
@@ -53,24 +61,6 @@ pub(crate) struct CommonArgs {
     /// Name of this node, one of a kind in the cluster, of a-z A-Z 0-9 - _
     #[arg(long, env = "CAMEO_NODE", value_name = "NAME")]
     node: Option<String>,
-    /// NATS servers: nats://host:port or tls://host:port, all of them, separated by commas
-    #[arg(long, env = "CAMEO_NATS", value_name = "URLS", value_delimiter = ',')]
-    nats: Vec<String>,
-    /// User at NATS [default: the node's name, if there is a password]
-    #[arg(long, env = "CAMEO_NATS_USER", value_name = "NAME")]
-    nats_user: Option<String>,
-    /// File with the password at NATS
-    #[arg(long, env = "CAMEO_NATS_PASSWORD_FILE", value_name = "FILE")]
-    nats_password_file: Option<PathBuf>,
-    /// PEM file of the authorities that NATS servers are trusted by; with it, TLS is a must
-    #[arg(long, env = "CAMEO_NATS_CA", value_name = "FILE")]
-    nats_ca: Option<PathBuf>,
-    /// PEM file of this node's certificate at NATS
-    #[arg(long, env = "CAMEO_NATS_CERT", value_name = "FILE", requires = "nats_key")]
-    nats_cert: Option<PathBuf>,
-    /// PEM file of that certificate's key
-    #[arg(long, env = "CAMEO_NATS_KEY", value_name = "FILE", requires = "nats_cert")]
-    nats_key: Option<PathBuf>,
     /// Seconds for which a node may judge tokens after it last proved to know the latest, 1–60 [default: 10]
     #[arg(long, env = "CAMEO_AUTH_LEASE_SECONDS", value_name = "SECONDS")]
     auth_lease_seconds: Option<u64>,
@@ -92,6 +82,9 @@ pub(crate) struct EdgeArgs {
     #[command(flatten)]
     #[serde(flatten)]
     common: CommonArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    nats: Servers,
     /// Keys of the file that nothing here knows.
     #[arg(skip)]
     #[serde(flatten)]
@@ -124,6 +117,9 @@ pub(crate) struct GatewayArgs {
     #[command(flatten)]
     #[serde(flatten)]
     common: CommonArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    nats: Servers,
     /// Keys of the file that nothing here knows.
     #[arg(skip)]
     #[serde(flatten)]
@@ -143,6 +139,9 @@ pub(crate) struct ControlArgs {
     #[command(flatten)]
     #[serde(flatten)]
     common: CommonArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    nats: Servers,
     /// Keys of the file that nothing here knows.
     #[arg(skip)]
     #[serde(flatten)]
@@ -226,11 +225,6 @@ pub(crate) struct ControlConfig {
     pub(crate) retention: Duration,
 }
 
-/// Fields that are not given here are taken from the file.
-macro_rules! or_file {
-    ($args:ident, $file:ident: $($field:ident)*) => { $( $args.$field = $args.$field.take().or($file.$field.take()); )* };
-}
-
 /// Keys of a file, with what they hold.
 type Unknown = BTreeMap<String, toml::Value>;
 
@@ -261,41 +255,12 @@ impl CommonArgs {
         if self.tls_cert.is_none() && self.tls_key.is_none() {
             or_file!(self, file: tls_cert tls_key);
         }
-        or_file!(self, file: listen data_dir node nats_user nats_password_file nats_ca nats_cert nats_key
-            auth_lease_seconds drain_seconds log_format log);
-        if self.nats.is_empty() {
-            self.nats = file.nats;
-        }
+        or_file!(self, file: listen data_dir node auth_lease_seconds drain_seconds log_format log);
     }
 
-    fn resolve(self) -> anyhow::Result<Common> {
+    fn resolve(self, nats: Servers) -> anyhow::Result<Common> {
         let name = self.node.context("a node of a cluster needs a name: --node or CAMEO_NODE")?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        ensure!(
-            (1..=cameo_auth::node::NODE_CHARS).contains(&name.len()) && name.chars().all(plain),
-            "a node's name has 1 to {} of a-z A-Z 0-9 - _, which {name:?} has not",
-            cameo_auth::node::NODE_CHARS
-        );
-        ensure!(!self.nats.is_empty(), "a node of a cluster needs NATS: --nats or CAMEO_NATS");
-        for url in &self.nats {
-            let good = url.starts_with("nats://") || url.starts_with("tls://");
-            ensure!(good, "{url:?} is no NATS server: one is given as nats://host:port or tls://host:port");
-        }
-        let user = match &self.nats_password_file {
-            Some(path) => Some((self.nats_user.unwrap_or_else(|| name.clone()), secret(path)?)),
-            None => {
-                ensure!(self.nats_user.is_none(), "--nats-user needs --nats-password-file");
-                None
-            }
-        };
-        let identity = match (self.nats_cert, self.nats_key) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            _ => bail!("nats_cert and nats_key go together"),
-        };
-        for path in self.nats_ca.iter().chain(identity.iter().flat_map(|(certificate, key)| [certificate, key])) {
-            read(path)?;
-        }
+        let nats = nats.resolve(&name)?;
         let lease_seconds = self.auth_lease_seconds.unwrap_or(LEASE_DEFAULT.as_secs());
         ensure!(LEASE_SECONDS.contains(&lease_seconds), "auth_lease_seconds is 1 to 60, not {lease_seconds}");
         let drain_seconds = self.drain_seconds.unwrap_or(DRAIN_SECONDS);
@@ -304,7 +269,7 @@ impl CommonArgs {
             tls: tls_files(self.tls_cert, self.tls_key)?,
             listen: self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             data_dir: self.data_dir.unwrap_or_else(|| "./data".into()),
-            nats: NatsOptions { user, ca: self.nats_ca, identity, ..NatsOptions::new(&name, self.nats) },
+            nats,
             auth_lease: Duration::from_secs(lease_seconds),
             drain: Duration::from_secs(drain_seconds),
             log_format: self.log_format.unwrap_or(LogFormat::Human),
@@ -322,7 +287,8 @@ impl EdgeArgs {
         }
         or_file!(self, file: checkpoint_seconds snapshot_seconds spool spool_max_bytes);
         self.common.or(file.common);
-        let common = self.common.resolve()?;
+        self.nats.or(file.nats);
+        let common = self.common.resolve(self.nats)?;
         let control_key = control_key(self.control_key, self.control_key_file.as_deref())?;
         let checkpoint_seconds = self.checkpoint_seconds.unwrap_or(5);
         ensure!((1..=3600).contains(&checkpoint_seconds), "checkpoint_seconds is 1 to 3600, not {checkpoint_seconds}");
@@ -352,7 +318,8 @@ impl GatewayArgs {
             or_file!(self, file: control_key control_key_file);
         }
         self.common.or(file.common);
-        let common = self.common.resolve()?;
+        self.nats.or(file.nats);
+        let common = self.common.resolve(self.nats)?;
         let control_key = control_key(self.control_key, self.control_key_file.as_deref())?;
         Ok(GatewayConfig { common, control_key })
     }
@@ -377,7 +344,8 @@ impl ControlArgs {
             self.clients = file.clients;
         }
         self.common.or(file.common);
-        let common = self.common.resolve()?;
+        self.nats.or(file.nats);
+        let common = self.common.resolve(self.nats)?;
         let clients = if self.clients.is_empty() {
             vec![client("demo", default_lifetime())?]
         } else {
@@ -424,7 +392,8 @@ mod tests {
         assert_eq!((from_file.common.nats.name.as_str(), from_file.common.nats.urls.len()), ("e1", 2));
         assert_eq!(from_file.common.drain.as_secs(), 5);
         let args = EdgeArgs {
-            common: CommonArgs { node: Some("e2".into()), nats: vec!["nats://c:3".into()], ..Default::default() },
+            common: CommonArgs { node: Some("e2".into()), ..Default::default() },
+            nats: Servers::at("nats://c:3"),
             ..Default::default()
         };
         let from_flags = edge(&text, args).unwrap();
