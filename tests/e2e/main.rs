@@ -14,6 +14,7 @@ mod faults;
 mod full_disk;
 mod hints;
 mod history;
+mod history_links;
 mod identity;
 mod import;
 mod limits;

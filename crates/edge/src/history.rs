@@ -11,17 +11,19 @@
 //! - Nothing from before an erasure is found once the erasure has been applied, and nothing of it is in the next
 //!   checkpoint.
 
+pub(crate) mod alias;
 pub(crate) mod chunk;
 pub(crate) mod pending;
 pub(crate) mod read;
 pub(crate) mod store;
+pub(crate) mod stretch;
 pub(crate) mod tend;
 #[cfg(test)]
 mod tests;
 pub(crate) mod timeline;
-pub(crate) mod touch;
 
 use cameo_eventlog::Hint;
+use cameo_profile::state::{Came, Touch};
 use cameo_profile::{LogTime, Position};
 use serde::{Deserialize, Serialize};
 
@@ -30,30 +32,28 @@ pub(crate) use pending::Pending;
 /// Entries kept for a profile, oldest let go first. Ours: a visit every four minutes for a month.
 pub(crate) const ENTRIES_KEPT: usize = 10_000;
 
-/// What happened to a profile.
+/// Images kept of a profile, oldest let go first. Ours: every link makes one, and one may have 64 KB.
+pub(crate) const IMAGES_KEPT: usize = 256;
+
+/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// A visit.
-    Visit,
-    /// A visit that made the profile.
-    FirstVisit,
-    /// An update by a call.
-    Update,
-    /// The row of a bulk file with this line.
-    Row(u32),
+    /// To a profile, or to an address. [`Touch::Erased`] is never stored: what it says is done by the checkpoint that would
+    /// store it.
+    Touched(Touch),
     /// Days that profiles of the client live from then on; noted for the client, at an empty address.
     Settings(u16),
-    /// It was erased. Never stored: what it says is done by the checkpoint that would store it.
-    Erased,
 }
 
-/// One event that touched a profile.
+/// One event that touched a profile or an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The frame's.
     pub(crate) position: Position,
     /// Which event of the frame, from 0.
     pub(crate) event: u32,
+    /// Which of the changes that the event made, from 0; of rows in an index of version 1 the line.
+    pub(crate) change: u32,
     /// The time it was folded at.
     pub(crate) at: LogTime,
     /// Where the frame is found again.
@@ -65,8 +65,30 @@ pub(crate) struct Entry {
 impl Entry {
     /// By the order of the log.
     pub(crate) fn order(&self) -> (Position, u32, u32) {
-        let line = if let What::Row(line) = self.what { line } else { 0 };
-        (self.position, self.event, line)
+        (self.position, self.event, self.change)
+    }
+
+    /// What happened to a profile or an address, if anything did.
+    pub(crate) const fn touch(&self) -> Option<&Touch> {
+        if let What::Touched(touch) = &self.what { Some(touch) } else { None }
+    }
+
+    /// How its event came, if it had a way to go.
+    pub(crate) fn came(&self) -> Option<&Came> {
+        match self.touch()? {
+            Touch::Visit { came, .. } | Touch::Update { came } | Touch::Row { came, .. } => came.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it cannot be made again from the log: an image follows it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.touch().is_some_and(Touch::is_whole)
+    }
+
+    /// It made the profile.
+    pub(crate) const fn is_birth(&self) -> bool {
+        matches!(self.what, What::Touched(Touch::Visit { created: true, .. }))
     }
 }
 
@@ -86,7 +108,7 @@ pub(crate) struct Floor {
     pub(crate) at: LogTime,
 }
 
-/// A profile as it was right after a position, to replay from.
+/// A profile as it was right after a position, to replay from; no bytes when there was none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Image {
     pub(crate) position: Position,

@@ -35,9 +35,10 @@ pub use crate::batch::{BatchHead, BatchOpenedOutcome, BatchPart, RowErrorOwned};
 pub use fold::{Outcome, UpdateOutcome, VisitOutcome};
 pub use lead::Lead;
 pub use message::Saga;
+pub use message::carried;
 pub use replay::Replay;
 pub use stored::{Changes, RestoreError};
-pub use touched::{Touch, Touched};
+pub use touched::{AliasTo, Came, CameVia, Touch, Touched};
 pub use walk::Completed;
 
 /// The state of one partition.
@@ -69,6 +70,8 @@ pub struct PartitionState {
     completed: Vec<Completed>,
     /// Profiles that the last event changed.
     touched: Vec<Touched>,
+    /// Which message of a relay is dealt with, from 1; 0 = the event is none.
+    message: u32,
     /// Reused for packing.
     scratch: Vec<u8>,
 }
@@ -132,6 +135,7 @@ impl PartitionState {
             saved_numbers: (0, 0),
             completed: Vec::new(),
             touched: Vec::new(),
+            message: 0,
             scratch: Vec::new(),
         }
     }
@@ -211,7 +215,7 @@ impl PartitionState {
         Links { aliases: self.aliases.len(), outbox: self.outbox.waiting() }
     }
 
-    /// Profiles that the last event changed, in the order of the changes.
+    /// Profiles and addresses that the last event changed, in the order of the changes.
     #[must_use]
     pub fn touched(&self) -> &[Touched] {
         &self.touched

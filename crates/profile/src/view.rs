@@ -115,6 +115,11 @@ impl<'a> ProfileRef<'a> {
         std::iter::once(self.address).chain(linked.chain(remembered).map(address_of))
     }
 
+    /// All addresses that were linked to it, those that have left among them.
+    pub fn linked(&self) -> impl Iterator<Item = Address<'a>> + '_ {
+        self.draft.parts.iter().skip(1).map(|part| address_of(part.address))
+    }
+
     /// What each address brought and did, the home's own part first. Where nothing was ever linked, that is all of it.
     #[must_use]
     pub fn contributions(&self) -> Vec<Contribution<'_>> {

@@ -192,9 +192,14 @@ fn line(entry: &Value) -> String {
     let text = |name: &str| entry[name].as_str().unwrap_or_default();
     let mut out = format!("{}  {:<7}", text("at"), text("type"));
     let mut add = |part: String| out.extend(["  ", part.as_str()]);
-    for (name, shown) in
-        [("batchId", "batch"), ("line", "line"), ("sessionId", "session"), ("by", "by"), ("address", "")]
-    {
+    for (name, shown) in [
+        ("batchId", "batch"),
+        ("line", "line"),
+        ("sessionId", "session"),
+        ("by", "by"),
+        ("address", ""),
+        ("via", "via"),
+    ] {
         let value = match &entry[name] {
             Value::Null => continue,
             Value::String(text) => text.clone(),

@@ -67,6 +67,8 @@ fn word(entry: &Value) -> &'static str {
         Some("batch") => "batch",
         Some("link") => "link",
         Some("unlink") => "unlink",
+        Some("leave") => "leave",
+        Some("return") => "return",
         _ => "other",
     }
 }
@@ -80,6 +82,8 @@ fn title(entry: &Value) -> String {
         "batch" => format!("Row of a bulk file, line {}", entry["line"]),
         "link" => "Linked".into(),
         "unlink" => "Unlinked".into(),
+        "leave" => "Follows another profile".into(),
+        "return" => "Unlinked, with what it had brought and done".into(),
         _ => entry["type"].as_str().unwrap_or("Event").to_owned(),
     }
 }
@@ -101,6 +105,7 @@ fn lines(entry: &Value) -> Vec<(&'static str, String)> {
     };
     text("by", &entry["by"]);
     text("address", &entry["address"]);
+    text("by way of", &entry["via"]);
     text("addresses", &entry["addresses"]);
     text("occurred", &entry["occurredAt"]);
     text("session", &entry["sessionId"]);

@@ -39,6 +39,9 @@ const PIECE_ENTRIES: usize = 100;
 /// Which profile.
 pub(super) struct Asked {
     client: Arc<Client>,
+    /// By which address it was asked for.
+    asked: AddressBuf,
+    /// The address that it lives at.
     address: AddressBuf,
     partition: Partition,
 }
@@ -48,7 +51,7 @@ impl Asked {
         let (client, asked) = native::resolve(app, target)?;
         let address = app.replica.trace(&client.code, asked.as_address())?.home;
         let partition = address.as_address().partition(&client.code, app.replica.partitions());
-        Ok(Self { client, address, partition })
+        Ok(Self { client, asked, address, partition })
     }
 
     fn missing(&self) -> Refusal {
@@ -116,10 +119,10 @@ pub(super) async fn as_of<L: EventLog>(app: &Arc<App<L>>, asked: Asked, time: &s
     let now = app.replica.now();
     let time = moment(time, now)?;
     let found = reading(app, move |replica, runtime| {
-        let (client, address) = (asked.client.code.as_str(), asked.address.as_address().as_str());
-        let profile = replica.as_of(runtime, (asked.partition, client, address), time, |profile| {
+        let client = &asked.client.code;
+        let profile = replica.as_of(runtime, client, asked.asked.as_address(), time, |profile| {
             let mut out = Vec::with_capacity(1024);
-            write::native(client, profile, &mut out);
+            write::native(client.as_str(), profile, &mut out);
             out
         });
         profile.map(|profile| (profile, asked))
@@ -233,8 +236,7 @@ fn page<L: EventLog>(
 /// What is known of a profile; a refusal when that is nothing.
 fn timeline<L: EventLog>(replica: &Replica<L>, asked: &Asked) -> Result<Timeline, Refusal> {
     let (client, address) = (asked.client.code.as_str(), asked.address.as_address());
-    let recorded = replica.recorded(asked.partition, client, address.as_str()).map_err(refusal)?;
-    let timeline = Timeline::of(vec![recorded]);
+    let timeline = replica.timeline(&asked.client.code, address).map_err(refusal)?;
     if timeline.is_empty() {
         let lives = replica.read(asked.partition, |state, now| state.profile(client, address, now).is_some())?;
         if !lives {

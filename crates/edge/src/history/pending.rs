@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use cameo_eventlog::{Hint, StoredFrame};
+use cameo_profile::state::Touched;
 use cameo_profile::varint::{self, Reader};
 use cameo_profile::{LogTime, Position};
 
-use super::chunk::{put_what, take_what};
-use super::{Entry, Gap, What};
+use super::chunk::{put_days, put_touch, take_what};
+use super::{Entry, Gap, Image};
 
 /// Bytes after which the open block is closed, so that a reader copies no more.
 const BLOCK_BYTES: usize = 64 << 10;
@@ -17,6 +18,10 @@ const BLOCK_BYTES: usize = 64 << 10;
 pub(crate) const PENDING_BYTES: usize = 8 << 20;
 /// Gaps remembered of a partition; past it the two oldest become one.
 const GAPS: usize = 16;
+
+/// What a note is of.
+const ENTRY: u8 = 1;
+const IMAGE: u8 = 2;
 
 /// Where a frame stands, for its events.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +43,8 @@ impl Place {
 pub(crate) struct Pending {
     closed: Vec<Arc<[u8]>>,
     open: Vec<u8>,
+    /// Reused for what a note says.
+    scratch: Vec<u8>,
     closed_bytes: usize,
     /// Whether the last note was dropped.
     dropping: bool,
@@ -57,7 +64,13 @@ pub(crate) struct Notes {
 pub(crate) struct Note<'a> {
     pub(crate) client: &'a str,
     pub(crate) address: &'a str,
-    pub(crate) entry: Entry,
+    said: &'a [u8],
+}
+
+/// What a note says.
+pub(crate) enum Noted {
+    Entry(Entry),
+    Image(Image),
 }
 
 impl Pending {
@@ -66,20 +79,48 @@ impl Pending {
         Self { gaps, ..Self::default() }
     }
 
-    /// Notes that an event touched a profile.
-    pub(crate) fn push(&mut self, place: &Place, event: u32, client: &str, address: &str, what: &What) {
+    /// Notes a change that an event made.
+    pub(crate) fn push(&mut self, place: &Place, event: u32, change: u32, touched: &Touched) {
+        self.note(place, &touched.client, &touched.address, |out| {
+            out.push(ENTRY);
+            place.put(out);
+            varint::put(out, u64::from(event));
+            varint::put(out, u64::from(change));
+            put_touch(out, &touched.what);
+        });
+    }
+
+    /// Notes for how many days profiles of a client live from an event on.
+    pub(crate) fn push_settings(&mut self, place: &Place, event: u32, client: &str, days: u16) {
+        self.note(place, client, "", |out| {
+            out.push(ENTRY);
+            place.put(out);
+            varint::put(out, u64::from(event));
+            varint::put(out, 0);
+            put_days(out, days);
+        });
+    }
+
+    /// Notes how a profile was right after a frame; no bytes when there was none.
+    pub(crate) fn push_image(&mut self, place: &Place, client: &str, address: &str, bytes: &[u8]) {
+        self.note(place, client, address, |out| {
+            out.push(IMAGE);
+            place.put(out);
+            varint::put_bytes(out, bytes);
+        });
+    }
+
+    fn note(&mut self, place: &Place, client: &str, address: &str, say: impl FnOnce(&mut Vec<u8>)) {
         if self.bytes() >= PENDING_BYTES {
             self.drop_note(place);
             return;
         }
+        self.scratch.clear();
+        say(&mut self.scratch);
         let out = &mut self.open;
-        varint::put(out, place.position.0);
-        varint::put(out, u64::from(event));
-        varint::put(out, place.at.0);
-        varint::put(out, place.hint.0);
-        put_what(out, what);
         varint::put_bytes(out, client.as_bytes());
         varint::put_bytes(out, address.as_bytes());
+        varint::put_bytes(out, &self.scratch);
         self.dropping = false;
         if self.open.len() >= BLOCK_BYTES {
             self.close();
@@ -153,12 +194,28 @@ impl Notes {
 }
 
 fn read<'a>(from: &mut Reader<'a>) -> Note<'a> {
-    let position = Position(from.varint());
-    let event = from.varint() as u32;
-    let at = LogTime(from.varint());
-    let hint = Hint(from.varint());
-    // These bytes never left memory.
-    let what = take_what(from).unwrap_or(What::Update);
-    let (client, address) = (from.text(), from.text());
-    Note { client, address, entry: Entry { position, event, at, hint, what } }
+    Note { client: from.text(), address: from.text(), said: from.bytes() }
+}
+
+impl Place {
+    fn put(&self, out: &mut Vec<u8>) {
+        varint::put(out, self.position.0);
+        varint::put(out, self.at.0);
+        varint::put(out, self.hint.0);
+    }
+}
+
+impl Note<'_> {
+    /// What it says. These bytes never left memory, so nothing is not to be expected.
+    pub(crate) fn noted(&self) -> Option<Noted> {
+        let mut from = Reader::new(self.said);
+        let kind = from.byte();
+        let (position, at, hint) = (Position(from.varint()), LogTime(from.varint()), Hint(from.varint()));
+        if kind == IMAGE {
+            return Some(Noted::Image(Image { position, at, bytes: from.bytes().to_vec() }));
+        }
+        let (event, change) = (from.varint() as u32, from.varint() as u32);
+        let what = take_what(&mut from)?;
+        Some(Noted::Entry(Entry { position, event, change, at, hint, what }))
+    }
 }

@@ -4,10 +4,12 @@
 use cameo_eventlog::frame::Frame;
 use cameo_eventlog::{EventLog, LogTime, Partition, Position, ReadError};
 use cameo_profile::event::ClientSettings;
+use cameo_profile::state::{AliasTo, Touch, carried};
 use cameo_profile::view::ProfileRef;
-use cameo_profile::{Address, Event};
+use cameo_profile::{Address, ClientCode, Event, PartitionState, Replay, limits};
 use tokio::runtime::Handle;
 
+use super::alias::{Led, current};
 use super::store::{self, Held, IndexError};
 use super::{Entry, What};
 use crate::replica::{Replica, SubmitError};
@@ -98,11 +100,21 @@ impl<'a, L: EventLog> Frames<'a, L> {
         let bytes = self.last.as_ref().and_then(|(_, _, frame)| frame.events().nth(entry.event as usize));
         let bytes = bytes.ok_or_else(|| disagrees(format!("there is no event {}", entry.event)))?;
         let event = Event::decode(bytes).map_err(|error| disagrees(error.to_string()))?;
-        Ok(Some(read(&event)))
+        let done = match (entry.came().map_or(0, |came| came.message), &event) {
+            (0, event) => Some(read(event)),
+            (message, Event::Relay(relay)) => carried(relay, message, read),
+            _ => None,
+        };
+        done.map(Some).ok_or_else(|| disagrees("no event came with its message".into()))
     }
 }
 
 impl Recorded {
+    /// Of an index whose log begins at a position.
+    pub(super) const fn new(partition: Partition, held: Held, first: Position) -> Self {
+        Self { partition, held, first }
+    }
+
     /// Since when the history is whole; `None` when it is from the beginning.
     pub(crate) fn whole_since(&self) -> Option<LogTime> {
         let trimmed = self.held.entries.iter().take_while(|entry| entry.position < self.first).last();
@@ -128,19 +140,23 @@ impl Recorded {
         };
         let after =
             |position: Position| &entries[entries[..end].partition_point(|entry| entry.position <= position)..end];
+        let can_follow = |entries: &[Entry]| !entries.iter().any(Entry::is_whole);
         let image = self.held.images.iter().rfind(|image| image.at <= time && whole_after(image.position));
         if let Some(image) = image {
-            return Some((Base::Image(&image.bytes), after(image.position)));
+            let base = if image.bytes.is_empty() { Base::Nothing } else { Base::Image(&image.bytes) };
+            let after = after(image.position);
+            return can_follow(after).then_some((base, after));
         }
-        let born = entries[..end].iter().rposition(|entry| {
-            entry.what == What::FirstVisit && whole_after(Position(entry.position.0.saturating_sub(1)))
-        });
-        match born {
+        let born = entries[..end]
+            .iter()
+            .rposition(|entry| entry.is_birth() && whole_after(Position(entry.position.0.saturating_sub(1))));
+        let (base, follow) = match born {
             Some(born) => Some((Base::Nothing, &entries[born..end])),
             // A state that came from another log has a gap without positions.
             None => (whole_after(Position::START) && self.held.gaps.iter().all(|gap| gap.after_ms > time.0))
                 .then_some((Base::Nothing, &entries[..end])),
-        }
+        }?;
+        can_follow(follow).then_some((base, follow))
     }
 
     /// The first time after this one from which on everything can be told.
@@ -163,12 +179,12 @@ impl<L: EventLog> Replica<L> {
     }
 
     /// As [`Self::recorded`], with something read from the partition at the same moment.
-    fn recorded_with<R>(
+    pub(super) fn recorded_with<R>(
         &self,
         partition: Partition,
         client: &str,
         address: &str,
-        read: impl FnOnce(&cameo_profile::PartitionState) -> R,
+        read: impl FnOnce(&PartitionState) -> R,
     ) -> Result<(Recorded, R), HistoryError> {
         // Notes first: what leaves them is in the index before.
         let (notes, read) = self.noted(partition, read)?;
@@ -177,18 +193,58 @@ impl<L: EventLog> Replica<L> {
         Ok((Recorded { partition, held, first: self.log().first(partition) }, read))
     }
 
-    /// The profile as it read at a time that is past: right after the last event that the log had taken by then.
+    /// The profile that an address led to at a time that is past, as it read right after the last event that the log had
+    /// taken by then.
     pub(crate) fn as_of<R>(
         &self,
         runtime: Handle,
-        (partition, client, address): (Partition, &str, &str),
+        client: &ClientCode,
+        address: Address<'_>,
         time: LogTime,
         render: impl FnOnce(&ProfileRef<'_>) -> R,
     ) -> Result<AsOf<R>, HistoryError> {
-        let (recorded, live) = self.recorded_with(partition, client, address, |state| state.image(client, address))?;
+        // The address whose alias led on, and what is known of it.
+        let mut by: Option<(AliasTo, Recorded)> = None;
+        let mut home = Box::<str>::from(address.as_str());
+        for _ in 0..limits::WALK_STEPS {
+            let partition = Address::from_canonical(&home).partition(client, self.log().partitions());
+            let (recorded, (live, now)) = self.recorded_with(partition, client.as_str(), &home, |state| {
+                (state.image(client.as_str(), &home), current(state, client.as_str(), &home))
+            })?;
+            match recorded.led(time, now.as_ref()) {
+                Led::Unknown(since) => return Ok(AsOf::TooEarly(Some(since).max(recorded.earliest(time)))),
+                Led::Home => {
+                    return self.home_as_of(runtime, &recorded, live.as_deref(), (client, &home), time, |profile| {
+                        let led = by.as_ref().is_none_or(|(by, _)| profile.holds(&by.address, by.epoch, time));
+                        profile.profile(time).filter(|_| led).map(|profile| render(&profile))
+                    });
+                }
+                Led::To(next) => {
+                    if by.as_ref().is_some_and(|(by, below)| !recorded.knew(below, by, time)) {
+                        break;
+                    }
+                    by = Some((AliasTo { address: home, epoch: next.epoch }, recorded));
+                    home = next.address;
+                }
+            }
+        }
+        Ok(AsOf::None)
+    }
+
+    /// The profile that lived at an address.
+    fn home_as_of<R>(
+        &self,
+        runtime: Handle,
+        recorded: &Recorded,
+        live: Option<&[u8]>,
+        (client, home): (&ClientCode, &str),
+        time: LogTime,
+        render: impl FnOnce(&Replay) -> Option<R>,
+    ) -> Result<AsOf<R>, HistoryError> {
+        let (partition, client) = (recorded.partition, client.as_str());
         let unchanged = recorded.held.entries.last().is_none_or(|last| last.at <= time)
             && recorded.held.gaps.iter().all(|gap| gap.upto_ms <= time.0);
-        let (base, entries) = match live.as_deref().filter(|_| unchanged) {
+        let (base, entries) = match live.filter(|_| unchanged) {
             Some(live) => (Base::Image(live), &[][..]),
             None => match recorded.base(time) {
                 Some(base) => base,
@@ -198,7 +254,7 @@ impl<L: EventLog> Replica<L> {
         let image = if let Base::Image(image) = base { Some(image) } else { None };
         let settings = self.recorded(partition, client, "")?.held;
         let settled = settings.gaps.iter().map(|gap| LogTime(gap.upto_ms)).max();
-        let (_, replay) = self.noted(partition, |state| state.replay(client, address, settled, image))?;
+        let (_, replay) = self.noted(partition, |state| state.replay(client, home, settled, image))?;
         // Nothing of this client was ever here.
         let Some(mut replay) = replay else { return Ok(AsOf::None) };
         let settings = settings.entries.iter().filter(|entry| entry.at <= time && Some(entry.at) > settled);
@@ -206,20 +262,24 @@ impl<L: EventLog> Replica<L> {
         all.sort_by_key(|entry| entry.order());
         let mut frames = Frames::new(self.log(), runtime);
         for entry in all {
-            if let What::Settings(lifetime_days) = entry.what {
-                replay.apply(entry.at, &Event::ClientSettings(ClientSettings { client, lifetime_days }), None);
-                continue;
-            }
-            let line = if let What::Row(line) = entry.what { Some(line) } else { None };
+            let line = match &entry.what {
+                What::Settings(lifetime_days) => {
+                    replay.settle(entry.at, &ClientSettings { client, lifetime_days: *lifetime_days });
+                    continue;
+                }
+                What::Touched(Touch::Visit { .. } | Touch::Update { .. }) => None,
+                What::Touched(Touch::Row { line, .. }) => Some(*line),
+                // It changed an alias alone.
+                What::Touched(_) => continue,
+            };
             let folded = frames.event(partition, entry, |event| {
-                replay.apply(entry.at, event, line);
+                replay.apply(entry.at, event, line, entry.came());
             })?;
             if folded.is_none() {
                 // Trimmed meanwhile.
                 return Ok(AsOf::TooEarly(recorded.earliest(entry.at)));
             }
         }
-        let profile = replay.profile(Address::from_canonical(address), time);
-        Ok(profile.map_or(AsOf::None, |profile| AsOf::Found(render(&profile))))
+        Ok(render(&replay).map_or(AsOf::None, AsOf::Found))
     }
 }

@@ -5,22 +5,24 @@
 //! partition (u16, big-endian) 'm'                                MessagePack array: format, position, log time, gaps
 //! partition 'p' client (length u8, text) address 0 'e' position  entries (chunk.rs), position of the first one
 //!   …                                            0 'f' 0         floor: position, log time (u64 each, big-endian)
-//!   …                                            0 'i' position  image: log time (u64), the profile's bytes
+//!   …                                            0 'i' position  image: log time (u64), the profile's bytes, or none
 //! ```
 //! Positions are u64, big-endian. Canonical addresses have no control characters, so the zero ends them.
 
 use std::collections::HashMap;
 
+use cameo_profile::state::Touch;
 use cameo_profile::{LogTime, Partition, Position};
 use fjall::{Keyspace, OwnedWriteBatch};
 use serde::{Deserialize, Serialize};
 
-use super::pending::Notes;
+use super::pending::{Noted, Notes};
 use super::{Entry, Floor, Gap, Image, What, chunk};
 
 /// Name of the keyspace.
 pub(crate) const KEYSPACE: &str = "history";
-const FORMAT: u8 = 1;
+/// 1: what links do was not noted, so all that it has is as good as missing where earlier moments are asked for.
+const FORMAT: u8 = 2;
 
 const MARK: u8 = b'm';
 const PROFILE: u8 = b'p';
@@ -142,16 +144,44 @@ pub(crate) fn gaps(
         None => Mark { format: FORMAT, ..Mark::default() },
         Some(mark) => rmp_serde::from_slice(&mark).map_err(|error| damaged(&mark_key(partition), &error))?,
     };
-    if mark.format != FORMAT {
-        return Err(damaged(&mark_key(partition), &format!("its format is {}", mark.format)));
-    }
-    let mut gaps = mark.gaps;
+    let mut gaps = match mark.format {
+        FORMAT => mark.gaps,
+        1 if mark.position == 0 => Vec::new(),
+        1 => vec![Gap { after: 0, after_ms: 0, upto: mark.position, upto_ms: mark.at_ms }],
+        other => return Err(damaged(&mark_key(partition), &format!("its format is {other}"))),
+    };
     // A checkpoint from before there was an index, or one that came as a snapshot.
     if mark.position < position.0 {
         let gap = Gap { after: mark.position, after_ms: mark.at_ms, upto: position.0, upto_ms: at.0 };
         gaps.push(gap);
     }
     Ok(gaps)
+}
+
+fn image_value(at: LogTime, bytes: &[u8]) -> Vec<u8> {
+    [&at.0.to_be_bytes()[..], bytes].concat()
+}
+
+/// What notes say of one address.
+#[derive(Debug, Default)]
+struct Noticed {
+    /// The last erasure, which what follows is after.
+    erased: Option<(Position, u32, u32)>,
+    entries: Vec<Entry>,
+    images: Vec<Image>,
+}
+
+impl Noticed {
+    fn add(&mut self, noted: Option<Noted>) {
+        match noted {
+            Some(Noted::Entry(entry)) if entry.what == What::Touched(Touch::Erased) => {
+                *self = Self { erased: Some(entry.order()), ..Self::default() };
+            }
+            Some(Noted::Entry(entry)) => self.entries.push(entry),
+            Some(Noted::Image(image)) => self.images.push(image),
+            None => {}
+        }
+    }
 }
 
 fn damaged(key: &[u8], what: &dyn std::fmt::Display) -> IndexError {
@@ -190,30 +220,27 @@ pub(crate) fn write(
     notes: &Notes,
     images: &[NewImage],
 ) -> fjall::Result<()> {
-    let mut profiles: HashMap<(&str, &str), (bool, Vec<Entry>)> = HashMap::new();
+    let mut profiles: HashMap<(&str, &str), Noticed> = HashMap::new();
     for note in notes.iter() {
-        let (erased, entries) = profiles.entry((note.client, note.address)).or_default();
-        if note.entry.what == What::Erased {
-            *erased = true;
-            entries.clear();
-        } else {
-            entries.push(note.entry);
-        }
+        profiles.entry((note.client, note.address)).or_default().add(note.noted());
     }
-    for ((client, address), (erased, entries)) in profiles {
+    for ((client, address), noticed) in profiles {
         let prefix = prefix(partition, client, address);
-        if erased {
+        if noticed.erased.is_some() {
             for pair in index.prefix(&prefix) {
                 batch.remove(index, pair.key()?);
             }
         }
-        if let Some(first) = entries.first() {
-            batch.insert(index, entries_key(&prefix, first.position), chunk::encode(&entries));
+        if let Some(first) = noticed.entries.first() {
+            batch.insert(index, entries_key(&prefix, first.position), chunk::encode(&noticed.entries));
+        }
+        for image in &noticed.images {
+            batch.insert(index, key(&prefix, IMAGE, image.position), image_value(image.at, &image.bytes));
         }
     }
     for image in images {
         let key = key(&prefix(partition, &image.client, &image.address), IMAGE, position);
-        batch.insert(index, key, [&at.0.to_be_bytes()[..], &image.bytes].concat());
+        batch.insert(index, key, image_value(at, &image.bytes));
     }
     put_mark(batch, index, partition, (position, at), notes.gaps.clone());
     Ok(())
@@ -228,15 +255,12 @@ pub(crate) fn held(
     notes: &Notes,
 ) -> Result<Held, IndexError> {
     let mut held = Held { gaps: notes.gaps.clone(), ..Held::default() };
-    let mut erased = None;
+    let mut noticed = Noticed::default();
     for note in notes.iter().filter(|note| note.address == address && note.client == client) {
-        if note.entry.what == What::Erased {
-            erased = Some(note.entry.order());
-            held.entries.clear();
-        } else {
-            held.entries.push(note.entry);
-        }
+        noticed.add(note.noted());
     }
+    let Noticed { erased, entries, images } = noticed;
+    (held.entries, held.images) = (entries, images);
     let prefix = prefix(partition, client, address);
     for pair in index.prefix(&prefix) {
         let (key, value) = pair.into_inner()?;
@@ -255,5 +279,6 @@ pub(crate) fn held(
     // A chunk may be there twice for a moment: written, and still among the notes.
     held.entries.dedup_by_key(|entry| entry.order());
     held.images.sort_by_key(|image| image.position);
+    held.images.dedup_by_key(|image| image.position);
     Ok(held)
 }

@@ -2,12 +2,13 @@
 //! too much for one profile, joins small records, and asks for images, without which an old profile could not be replayed
 //! once the log has let go how it began.
 
+use cameo_profile::state::Lead;
 use cameo_profile::time::DAY_MS;
 use cameo_profile::{Address, LogTime, Partition, PartitionState, Position};
 use fjall::{Database, Keyspace};
 
 use super::store::{self, IndexError, Record};
-use super::{ENTRIES_KEPT, Entry, Floor, Image, chunk};
+use super::{ENTRIES_KEPT, Entry, Floor, IMAGES_KEPT, Image, chunk};
 
 /// Records looked at in one step. Ours: some milliseconds.
 const STEP_RECORDS: usize = 4096;
@@ -105,7 +106,11 @@ impl Tend {
         let partition = Partition(profile.partition);
         let now = around.now();
         let (client, address) = (profile.client.as_str(), Address::from_canonical(&profile.address));
-        let lives = around.read(partition, |state| state.profile(client, address, now).is_some());
+        // What an address that leads elsewhere was before is told as long as that lives.
+        let lives = around.read(partition, |state| {
+            let leads = matches!(state.lead(client, address, None), Lead::Alias { .. });
+            leads || state.profile(client, address, now).is_some()
+        });
         // A partition that has stopped is left as it is.
         let Some(lives) = lives else { return Ok(()) };
         profile.entries.sort_by_key(Entry::order);
@@ -131,8 +136,9 @@ impl Tend {
         }
         let floor = floor.or(profile.floor);
         let lost = floor.map_or(Position::START, |floor| floor.position);
-        for (image, key) in profile.images.iter().zip(&profile.image_keys) {
-            if image.position < lost || (!lives && profile.entries.is_empty()) {
+        let surplus = profile.images.len().saturating_sub(IMAGES_KEPT);
+        for (n, (image, key)) in profile.images.iter().zip(&profile.image_keys).enumerate() {
+            if n < surplus || image.position < lost || (!lives && profile.entries.is_empty()) {
                 batch.remove(index, key.as_slice());
             }
         }

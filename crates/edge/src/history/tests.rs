@@ -24,6 +24,8 @@ const DAY: u64 = 86_400_000;
 const P0: Partition = Partition(0);
 const IDS: [&str; 3] = ["tnt:a", "tnt:b", "tp:c"];
 
+mod links;
+
 struct Rig {
     dir: TempDir,
     log: Arc<MemoryLog>,
@@ -36,8 +38,12 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::of(1)
+    }
+
+    fn of(partitions: u32) -> Self {
         let clock = Clock::manual(NOW);
-        let log = Arc::new(MemoryLog::with_clock(PartitionCount::new(1).unwrap(), clock.clone()));
+        let log = Arc::new(MemoryLog::with_clock(PartitionCount::new(partitions).unwrap(), clock.clone()));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mut rig = Self { dir, log, clock, now_ms: NOW, runtime, snapshots: None, replica: None };
@@ -112,7 +118,8 @@ impl Rig {
     }
 
     fn as_of(&self, address: &str, time: LogTime) -> AsOf<String> {
-        self.replica().as_of(self.runtime.handle().clone(), (P0, "demo", address), time, text).unwrap()
+        let (client, address) = (ClientCode::new("demo").unwrap(), Address::from_canonical(address));
+        self.replica().as_of(self.runtime.handle().clone(), &client, address, time, text).unwrap()
     }
 
     fn trim(&self, upto: u64) {
@@ -376,6 +383,52 @@ fn a_checkpoint_without_an_index_leaves_a_gap_that_is_told() {
         rig.restart();
     }
     // Who came after the gap is told whole.
+    let first = rig.submit(&[visit("tnt:b")]);
+    rig.submit(&[visit("tnt:b")]);
+    assert!(matches!(rig.as_of("tnt:b", first), AsOf::Found(_)));
+}
+
+/// Version 1 noted nothing of links, so what it has is told and nothing is made of it.
+#[test]
+fn an_index_of_version_1_is_read_and_no_earlier_moment_is_told_from_it() {
+    let mut rig = Rig::new();
+    let before = rig.submit(&[visit("tnt:a")]);
+    rig.later(DAY);
+    let last = rig.submit(&[visit("tnt:a")]);
+    rig.replica.take().unwrap().close();
+    {
+        let (database, _) = cameo_store::open(&rig.dir.path().join("checkpoint"), "state").unwrap();
+        let index = database.keyspace(super::store::KEYSPACE, fjall::KeyspaceCreateOptions::default).unwrap();
+        for pair in index.iter() {
+            let (key, value) = pair.into_inner().unwrap();
+            let mut value = value.to_vec();
+            if key[2] == b'm' {
+                // After the head of the array.
+                value[1] = 1;
+            } else {
+                let entries = super::chunk::decode(&value).unwrap();
+                value = vec![1, entries.len() as u8];
+                let mut at = 0;
+                for (entry, created) in entries.iter().zip([true, false]) {
+                    value.extend([1, 0]);
+                    cameo_profile::varint::put_signed(&mut value, (entry.at.0 - at) as i64);
+                    at = entry.at.0;
+                    value.extend([0, if created { 2 } else { 1 }]);
+                }
+            }
+            index.insert(key, value).unwrap();
+        }
+        database.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    rig.open();
+    for _ in 0..2 {
+        let recorded = rig.replica().recorded(P0, "demo", "tnt:a").unwrap();
+        assert_eq!((recorded.entries().len(), recorded.whole_since()), (2, Some(last)));
+        assert!(recorded.entries()[0].is_birth());
+        assert_eq!(rig.as_of("tnt:a", before), AsOf::TooEarly(Some(last)));
+        assert_eq!(rig.as_of("tnt:a", last), AsOf::Found(rig.read("tnt:a").unwrap()));
+        rig.restart();
+    }
     let first = rig.submit(&[visit("tnt:b")]);
     rig.submit(&[visit("tnt:b")]);
     assert!(matches!(rig.as_of("tnt:b", first), AsOf::Found(_)));

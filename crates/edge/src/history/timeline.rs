@@ -3,37 +3,49 @@
 
 use std::cmp::Reverse;
 use std::fmt;
+use std::sync::Arc;
 
 use cameo_eventlog::{EventLog, LogTime, Partition};
 use cameo_profile::Event;
-use cameo_profile::event::{BatchRows, DeliveryContext, Order, Update, Visit, VisitContext};
+use cameo_profile::event::{BatchRows, DeliveryContext, Order, Route, Update, Visit, VisitContext};
+use cameo_profile::state::Touch;
 use cameo_profile::time::Iso8601;
 use serde_json::{Map, Value, json};
 
+use super::Entry;
 use super::read::{Frames, HistoryError, Recorded};
-use super::{Entry, What};
 
-/// Where a page ended; the next one begins with what is older. Text for callers: `time.partition.position.event.line`.
+/// Where a page ended; the next one begins with what is older. Text for callers: `time.partition.position.event.change`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cursor {
     at_ms: u64,
     partition: u16,
     position: u64,
     event: u32,
-    line: u32,
+    change: u32,
 }
 
 /// Entries of a profile, newest first.
 #[derive(Debug)]
 pub(crate) struct Timeline {
-    entries: Vec<(Partition, Entry)>,
+    /// Canonical text of the address it lives at.
+    home: Box<str>,
+    entries: Vec<Listed>,
     whole_since: Option<LogTime>,
+}
+
+/// An entry, and of which address it is.
+#[derive(Debug)]
+struct Listed {
+    partition: Partition,
+    address: Arc<str>,
+    entry: Entry,
 }
 
 impl Cursor {
     fn of(partition: Partition, entry: &Entry) -> Self {
-        let (position, event, line) = entry.order();
-        Self { at_ms: entry.at.ms(), partition: partition.0, position: position.0, event, line }
+        let (position, event, change) = entry.order();
+        Self { at_ms: entry.at.ms(), partition: partition.0, position: position.0, event, change }
     }
 
     /// Reads what [`fmt::Display`] wrote.
@@ -44,7 +56,7 @@ impl Cursor {
             partition: parts.next()?.parse().ok()?,
             position: parts.next()?.parse().ok()?,
             event: parts.next()?.parse().ok()?,
-            line: parts.next()?.parse().ok()?,
+            change: parts.next()?.parse().ok()?,
         };
         parts.next().is_none().then_some(cursor)
     }
@@ -52,20 +64,38 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}.{}.{}", self.at_ms, self.partition, self.position, self.event, self.line)
+        write!(f, "{}.{}.{}.{}.{}", self.at_ms, self.partition, self.position, self.event, self.change)
     }
 }
 
 impl Timeline {
-    /// Of all that is known.
-    pub(crate) fn of(recorded: Vec<Recorded>) -> Self {
-        let whole_since = recorded.iter().map(Recorded::whole_since).max().flatten();
-        let entries = recorded
-            .iter()
-            .flat_map(|recorded| recorded.entries().iter().map(|entry| (recorded.partition, entry.clone())));
-        let mut entries: Vec<_> = entries.collect();
-        entries.sort_by_key(|(partition, entry)| Reverse(Cursor::of(*partition, entry)));
-        Self { entries, whole_since }
+    /// Of a profile that lives at `home`, with nothing in it.
+    pub(super) fn new(home: &str) -> Self {
+        Self { home: home.into(), entries: Vec::new(), whole_since: None }
+    }
+
+    /// Adds what is known of an address, and those of its entries that belong to the profile.
+    pub(super) fn add(&mut self, address: &str, recorded: &Recorded, entries: Vec<Entry>) {
+        let address: Arc<str> = address.into();
+        self.whole_since = self.whole_since.max(recorded.whole_since());
+        // What an address was linked to stands in the history of that; more of what it brought is no event of its own.
+        let is_told = |entry: &Entry| {
+            !matches!(
+                entry.touch(),
+                Some(Touch::Linked { .. } | Touch::Freed { .. } | Touch::More { .. } | Touch::Erased) | None
+            )
+        };
+        let listed = entries.into_iter().filter(is_told).map(|entry| Listed {
+            partition: recorded.partition,
+            address: Arc::clone(&address),
+            entry,
+        });
+        self.entries.extend(listed);
+    }
+
+    /// Puts the newest first, after the last was added.
+    pub(super) fn sort(&mut self) {
+        self.entries.sort_by_key(|listed| Reverse(listed.cursor()));
     }
 
     /// Nothing has happened that is known.
@@ -85,17 +115,58 @@ impl Timeline {
         limit: usize,
         after: Option<Cursor>,
     ) -> Result<(Vec<Value>, Option<Cursor>), HistoryError> {
-        let start = after.map_or(0, |after| {
-            self.entries.partition_point(|(partition, entry)| Cursor::of(*partition, entry) >= after)
-        });
+        let start = after.map_or(0, |after| self.entries.partition_point(|listed| listed.cursor() >= after));
         let (mut shown, mut last) = (Vec::with_capacity(limit.min(self.entries.len())), None);
-        for (partition, entry) in self.entries[start..].iter().take(limit) {
-            last = Some(Cursor::of(*partition, entry));
+        for listed in self.entries[start..].iter().take(limit) {
+            last = Some(listed.cursor());
+            if let Some(link) = self.link(listed) {
+                shown.push(link);
+                continue;
+            }
             // What the log has trimmed in this very moment is left out, as all older ones will be.
-            shown.extend(frames.event(*partition, entry, |event| told(entry, event))?);
+            shown.extend(frames.event(listed.partition, &listed.entry, |event| {
+                let mut told = told(&listed.entry, event);
+                self.put_via(&mut told, listed, Some(event));
+                Value::Object(told)
+            })?);
         }
         let more = self.entries.len() - start > limit;
         Ok((shown, last.filter(|_| more)))
+    }
+
+    /// What linked an address to the profile, or took it away: the entry says all of it.
+    fn link(&self, listed: &Listed) -> Option<Value> {
+        let (kind, address) = match listed.entry.touch()? {
+            Touch::Joined { address } => ("link", Some(address)),
+            Touch::Left { address } => ("leave", Some(address)),
+            Touch::TakenOut { address } => ("unlink", Some(address)),
+            Touch::GivenBack => ("return", None),
+            _ => return None,
+        };
+        let mut out = Map::new();
+        out.insert("at".into(), time(listed.entry.at.ms()));
+        out.insert("type".into(), json!(kind));
+        put(&mut out, "address", address.map(|address| &**address));
+        self.put_via(&mut out, listed, None);
+        Some(Value::Object(out))
+    }
+
+    /// By which address it came, where that is not the home.
+    fn put_via(&self, out: &mut Map<String, Value>, listed: &Listed, event: Option<&Event<'_>>) {
+        let direct = match event {
+            Some(Event::Visit(event)) if event.route == Route::Direct => Some(event.via),
+            Some(Event::Update(event)) if event.route == Route::Direct => Some(event.via),
+            _ => None,
+        };
+        let came = listed.entry.came().map(|came| came.via.as_ref().map(|via| &*via.address));
+        let via = came.unwrap_or(direct).unwrap_or(&listed.address);
+        put(out, "via", (*via != *self.home).then_some(via));
+    }
+}
+
+impl Listed {
+    fn cursor(&self) -> Cursor {
+        Cursor::of(self.partition, &self.entry)
     }
 }
 
@@ -104,7 +175,7 @@ fn time(ms: u64) -> Value {
 }
 
 /// An entry with what its event says. Only what is there is named.
-fn told(entry: &Entry, event: &Event<'_>) -> Value {
+fn told(entry: &Entry, event: &Event<'_>) -> Map<String, Value> {
     let mut out = Map::new();
     out.insert("at".into(), time(entry.at.ms()));
     match event {
@@ -115,7 +186,7 @@ fn told(entry: &Entry, event: &Event<'_>) -> Value {
             out.insert("type".into(), json!("other"));
         }
     }
-    Value::Object(out)
+    out
 }
 
 fn put(out: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
@@ -135,7 +206,7 @@ fn list(texts: &[&str]) -> Option<Value> {
 
 fn visit(out: &mut Map<String, Value>, entry: &Entry, event: &Visit<'_>) {
     out.insert("type".into(), json!("visit"));
-    if entry.what == What::FirstVisit {
+    if entry.is_birth() {
         out.insert("created".into(), json!(true));
     }
     put(out, "occurredAt", event.occurred_at.map(time));
@@ -222,9 +293,9 @@ fn row(out: &mut Map<String, Value>, entry: &Entry, event: &BatchRows<'_>) {
     put(out, "occurredAt", Some(time(event.occurred_at)));
     put(out, "batchId", Some(event.batch));
     put(out, "by", event.by);
-    let What::Row(line) = entry.what else { return };
-    put(out, "line", Some(line));
-    let Some(row) = event.rows.iter().find(|row| row.line == line) else { return };
+    let Some(Touch::Row { line, .. }) = entry.touch() else { return };
+    put(out, "line", Some(*line));
+    let Some(row) = event.rows.iter().find(|row| row.line == *line) else { return };
     let values = event.columns.iter().zip(&row.values);
     let set: Vec<_> = values.filter_map(|(&name, value)| value.map(|value| (name, value))).collect();
     let removed = row.removed.iter().filter_map(|&column| event.columns.get(usize::from(column)).copied());
@@ -238,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_cursor_is_read_back_and_nothing_else_is() {
-        let cursor = Cursor { at_ms: 1_790_000_000_000, partition: 3, position: u64::MAX, event: 7, line: 500_000 };
+        let cursor = Cursor { at_ms: 1_790_000_000_000, partition: 3, position: u64::MAX, event: 7, change: 500_000 };
         assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
         for text in ["", "1", "1.2.3.4", "1.2.3.4.5.6", "1.2.3.4.x", "-1.2.3.4.5", "1.99999.3.4.5"] {
             assert_eq!(Cursor::parse(text), None, "{text}");

@@ -1,5 +1,6 @@
 //! The applier: takes frames from the log and folds them into the partitions it owns. The only writer of state.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,7 +13,6 @@ use tokio::runtime::Runtime;
 use super::call::{Answer, EventTicket};
 use super::{Folded, Halt, Inner};
 use crate::history::pending::{PENDING_BYTES, Place};
-use crate::history::touch;
 
 /// How often stopped partitions are looked at for events that were on their way.
 const STOPPED_LOOK: Duration = Duration::from_millis(50);
@@ -184,17 +184,24 @@ fn fold<L: EventLog>(
     match state.lineage.admit(frame.header(), frame.digest(), at) {
         Admit::New => {
             let place = Place::of(stored, at);
+            // Whose profile cannot be told from events: how it is after the frame is kept.
+            let mut whole: BTreeSet<(Box<str>, Box<str>)> = BTreeSet::new();
             for (number, bytes) in (0..).zip(frame.events()) {
                 let event = Event::decode(bytes).map_err(|error| describe(&error))?;
-                let before = touch::Before::of(&state.fold, &event);
                 let outcome = state.fold.apply(at, &event);
                 if let (Some(spool), Event::Visit(visit)) = (&inner.spool, &event) {
                     spool.applied(stored.partition, visit);
                 }
                 let Folded { fold, history, .. } = &mut *state;
-                touch::each(fold, at, &event, &outcome, &before, |address, what| {
-                    history.push(&place, number, event.client(), address, &what);
-                });
+                for (change, touched) in (0..).zip(fold.touched()) {
+                    history.push(&place, number, change, touched);
+                    if touched.what.is_whole() {
+                        whole.insert((touched.client.clone(), touched.address.clone()));
+                    }
+                }
+                if let Event::ClientSettings(settings) = &event {
+                    history.push_settings(&place, number, settings.client, settings.lifetime_days);
+                }
                 match (tickets.next().flatten(), outcome) {
                     // Parked under the lock: its end cannot be applied before.
                     (Some(ticket), Outcome::Forwarded(saga)) => inner.courier.park(saga, ticket),
@@ -210,6 +217,10 @@ fn fold<L: EventLog>(
                         answers.push((ticket, Answer { outcome: done.outcome.clone(), profile }));
                     }
                 }
+            }
+            for (client, address) in whole {
+                let image = state.fold.image(&client, &address).unwrap_or_default();
+                state.history.push_image(&place, &client, &address, &image);
             }
             let stats = state.fold.links();
             inner.slots[stored.partition.index()].aliases.store(stats.aliases, Ordering::Release);

@@ -26,7 +26,6 @@ impl PartitionState {
         at: LogTime,
         client: u32,
         (code, address): (&str, &str),
-        to: &str,
         queue: &mut VecDeque<Message>,
     ) -> Option<Moved> {
         let moved = self.draft(client, address, at).map(|mut draft| {
@@ -35,9 +34,6 @@ impl PartitionState {
         });
         let bytes = address.as_bytes();
         self.remove(key_hash(client, bytes), client, bytes);
-        if moved.is_some() {
-            self.touch(client, address, Touch::Moved { to: to.into() });
-        }
         moved
     }
 
@@ -186,9 +182,7 @@ impl PartitionState {
             moved::part(&mut draft, other, "", *epoch, at.0);
         }
         self.put(at, client, home, &draft);
-        if moved.is_some() {
-            self.touch(client, home, Touch::GivenBack);
-        }
+        self.touch(client, home, Touch::GivenBack);
     }
 
     pub(super) fn more(
@@ -235,7 +229,7 @@ impl PartitionState {
 /// Tells addresses that were let go that they are on their own.
 fn drop_all(client: &str, gone: Vec<moved::LetGo>, queue: &mut VecDeque<Message>) {
     let linked = gone.into_iter().filter(|one| !one.left);
-    queue.extend(linked.map(|one| Message::new(client, &one.address, What::Drop { epoch: one.epoch })));
+    queue.extend(linked.map(|one| Message::new(client, &one.address, What::Drop { epoch: one.epoch, erased: false })));
 }
 
 /// Attributes in messages of a size that the log takes.

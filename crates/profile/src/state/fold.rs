@@ -89,6 +89,7 @@ impl PartitionState {
     pub fn apply(&mut self, at: LogTime, event: &Event<'_>) -> Outcome {
         self.completed.clear();
         self.touched.clear();
+        self.message = 0;
         match event {
             Event::Visit(event) => self.visit(at, event),
             Event::Update(event) => self.update(at, event),
@@ -169,6 +170,7 @@ impl PartitionState {
     ) -> VisitOutcome {
         // Most visits have a handful of parameters; the copy is cheaper than a second form of events.
         let set: Vec<_> = event.profile.iter().map(|&(name, value)| (name, Some(value))).collect();
+        let first_try = time;
         let time = time.unwrap_or_else(|| event_time(at, event.occurred_at)).min(at.0);
         let timed = event.delivery.as_ref().map_or(&[][..], |delivery| &delivery.timed);
         let mut change = Change { at, time, create: true, visit: Some(event), set: &set, timed, via };
@@ -182,7 +184,8 @@ impl PartitionState {
             changed => changed,
         };
         outcome.created = matches!(changed, Changed::Created);
-        self.touch(client, home, Touch::Visit);
+        let came = self.came(first_try, via);
+        self.touch(client, home, Touch::Visit { created: outcome.created, came });
         outcome
     }
 
@@ -233,11 +236,12 @@ impl PartitionState {
     ) -> UpdateOutcome {
         let unset = event.unset.iter().map(|&name| (name, None));
         let set: Vec<_> = event.set.iter().map(|&(name, value)| (name, Some(value))).chain(unset).collect();
+        let came = self.came(time, via);
         let time = time.unwrap_or_else(|| event_time(at, event.occurred_at)).min(at.0);
         let change = Change { at, time, create: false, visit: None, set: &set, timed: &[], via };
         match self.change(client, home.as_bytes(), &change) {
             Changed::Created | Changed::Updated => {
-                self.touch(client, home, Touch::Update);
+                self.touch(client, home, Touch::Update { came });
                 UpdateOutcome::Updated
             }
             Changed::NotFound => UpdateOutcome::NotFound,
@@ -279,7 +283,7 @@ impl PartitionState {
             address.extend([event.kind, ":", row.id]);
             if self.alias_of(client, &address).is_some() {
                 elsewhere.push((address.clone(), row));
-            } else if !part.count(&self.row_here(at, client, &address, event, row, None)) {
+            } else if !part.count(&self.row_here(at, client, &address, event, row, (event.create, None, None))) {
                 refused.push(row.line);
             }
         }
@@ -304,15 +308,16 @@ impl PartitionState {
         true
     }
 
-    /// Applies a row of a bulk file to the profile that lives at `home`.
-    fn row_here(
+    /// Applies a row of a bulk file to the profile that lives at `home`: whether it may make one, and when it was sent on its way
+    /// and by which address it came, if it had to go to another one.
+    pub(super) fn row_here(
         &mut self,
         at: LogTime,
         client: u32,
         home: &str,
         event: &BatchRows<'_>,
         row: &BatchRow<'_>,
-        via: Option<Via<'_>>,
+        (create, way, via): (bool, Option<u64>, Option<Via<'_>>),
     ) -> Changed {
         let time = event.occurred_at.min(at.0);
         let values = event.columns.iter().zip(&row.values);
@@ -320,11 +325,12 @@ impl PartitionState {
         set.extend(row.removed.iter().filter_map(|&i| event.columns.get(usize::from(i)).map(|&name| (name, None))));
         // One that is on its way back is there, though not here yet.
         let is_returning = self.aliases.get(client, home).is_some_and(|alias| alias.target().is_none());
-        let create = event.create || is_returning;
+        let create = create || is_returning;
         let change = Change { at, time, create, visit: None, set: &set, timed: &[], via };
         let changed = self.change(client, home.as_bytes(), &change);
         if matches!(changed, Changed::Created | Changed::Updated) {
-            self.touch(client, home, Touch::Row { batch: event.batch.into(), line: row.line });
+            let came = self.came(way, via);
+            self.touch(client, home, Touch::Row { line: row.line, came });
         }
         changed
     }
@@ -339,7 +345,7 @@ impl PartitionState {
         via: Option<Via<'_>>,
     ) {
         for row in &event.rows {
-            let changed = self.row_here(at, client, home, event, row, via);
+            let changed = self.row_here(at, client, home, event, row, (event.create, Some(event.occurred_at), via));
             let part = &mut self.batches.entry(client, event.batch, at).part;
             if !part.count(&changed) {
                 self.batches.add_row_error(client, event.batch, row.line, TOO_LARGE, at);

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::{Event, Relay};
 use crate::session::Visits;
 use crate::varint::Reader;
 
@@ -43,8 +44,13 @@ pub(crate) enum What {
     GiveBack(Option<Moved>),
     /// All of it has been given back.
     Unlinked { found: bool },
-    /// The alias of this epoch leads nowhere any more.
-    Drop { epoch: u64 },
+    /// The alias of this epoch leads nowhere any more; `erased`: because the profile was erased, with all that is known of it.
+    /// Left out of the bytes where it is not, so it must stay the last field.
+    Drop {
+        epoch: u64,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        erased: bool,
+    },
     /// Attributes of an address that did not fit into the message that linked it, by the alias of this epoch, or gave it back
     /// (0).
     More { child: Box<str>, epoch: u64, attributes: Vec<(Box<str>, MovedAttribute)> },
@@ -156,6 +162,14 @@ impl MovedAttribute {
     pub(crate) fn bytes(&self) -> usize {
         self.name.len() + self.value.as_deref().map_or(0, str::len) + 24
     }
+}
+
+/// Calls `read` with the event that a message of a relay is on the way with, the first one being 1; nothing when there is no
+/// such message, or it is none of an event.
+pub fn carried<R>(relay: &Relay<'_>, message: u32, read: impl FnOnce(&Event<'_>) -> R) -> Option<R> {
+    let bytes = relay.messages.get((message as usize).checked_sub(1)?)?;
+    let What::Walk(walk) = Message::decode(bytes.0)?.what else { return None };
+    Event::decode(&walk.event).ok().map(|event| read(&event))
 }
 
 /// Bytes as one MessagePack binary, not as an array of numbers.

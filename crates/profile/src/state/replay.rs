@@ -1,16 +1,18 @@
 //! One profile's events folded once more, apart from all others: how the profile read at an earlier moment.
 //!
-//! Whoever replays gives the events that took effect on the profile, and the settings of its client from the beginning
-//! on, in the order of the log, with the log times they were folded at. Events that were dropped (duplicates, rows seen before) are not given, so nothing is looked for in
-//! what the partition remembered of ids and batches.
+//! Whoever replays gives the events that took effect on the profile ([`PartitionState::touched`]), and the settings of its
+//! client from the beginning on, in the order of the log, with the log times they were folded at. Events that were dropped
+//! (duplicates, rows seen before) are not given, so nothing is looked for in what the partition remembered of ids and batches.
+//! What links did to the profile cannot be made again from one partition's log: a replay begins after it, with an image.
 //!
 //! The result is the very profile that the partition held, byte for byte: names have the numbers they have in the
 //! partition (the table only grows).
 
+use super::edit::Via;
+use super::touched::{Came, CameVia};
 use super::{PartitionState, stored};
-use crate::event::{BatchRows, Event, Update, Visit};
+use crate::event::{ClientSettings, Event, Route};
 use crate::ids::Address;
-use crate::state::Outcome;
 use crate::time::LogTime;
 use crate::view::ProfileRef;
 
@@ -19,8 +21,8 @@ use crate::view::ProfileRef;
 pub struct Replay {
     state: PartitionState,
     client: Box<str>,
-    /// Batches get names of their own: none has been seen.
-    rows: u64,
+    /// Canonical text of the address that the profile lives at.
+    home: Box<str>,
 }
 
 impl PartitionState {
@@ -51,36 +53,58 @@ impl PartitionState {
         if let Some(image) = image {
             state.restore(&stored::profile_key(number, address.as_bytes()), image).ok()?;
         }
-        Some(Replay { state, client: client.into(), rows: 0 })
+        Some(Replay { state, client: client.into(), home: address.into() })
     }
 }
 
 impl Replay {
-    /// Folds one event that took effect at `at`; of rows the one with this line.
-    pub fn apply(&mut self, at: LogTime, event: &Event<'_>, line: Option<u32>) -> Outcome {
+    /// Folds settings of the client.
+    pub fn settle(&mut self, at: LogTime, settings: &ClientSettings<'_>) {
+        self.state.apply(at, &Event::ClientSettings(settings.clone()));
+    }
+
+    /// Applies one event that took effect on the profile at `at`; of rows the one with this line. `came` is how it had come.
+    pub fn apply(&mut self, at: LogTime, event: &Event<'_>, line: Option<u32>, came: Option<&Came>) {
+        let client = self.state.clients.intern(&self.client);
+        let home = std::mem::take(&mut self.home);
+        let direct = |route: Route, address| match route {
+            Route::Direct => Some(Via { address, under: "", epoch: None }),
+            Route::Plain | Route::Enter => None,
+        };
+        let time = came.map(|came| came.time);
+        let via = |direct| match came {
+            Some(came) => came.via.as_ref().map(CameVia::as_via),
+            None => direct,
+        };
         match event {
-            Event::Visit(event) => self.state.apply(at, &Event::Visit(Visit { event_id: None, ..event.clone() })),
-            Event::Update(event) => self.state.apply(at, &Event::Update(Update { event_id: None, ..event.clone() })),
-            Event::BatchRows(event) => {
-                self.rows += 1;
-                let batch = self.rows.to_string();
-                let rows = event.rows.iter().filter(|row| line.is_none_or(|line| row.line == line)).cloned().collect();
-                let event = BatchRows { batch: &batch, after: 0, rows, ..event.clone() };
-                self.state.apply(at, &Event::BatchRows(event))
+            Event::Visit(event) => {
+                self.state.visit_here(at, client, &home, event, time, via(direct(event.route, event.via)));
             }
-            event => self.state.apply(at, event),
+            Event::Update(event) => {
+                self.state.update_here(at, client, &home, event, time, via(direct(event.route, event.via)));
+            }
+            Event::BatchRows(event) => {
+                for row in event.rows.iter().filter(|row| line == Some(row.line)) {
+                    // It took effect, so it was allowed to.
+                    self.state.row_here(at, client, &home, event, row, (true, None, via(None)));
+                }
+            }
+            _ => {}
         }
+        self.state.touched.clear();
+        self.home = home;
+    }
+
+    /// Whether the profile held an address by an alias of this epoch at `now`.
+    #[must_use]
+    pub fn holds(&self, address: &str, epoch: u64, now: LogTime) -> bool {
+        let client = self.state.clients.find(&self.client);
+        client.is_some_and(|client| self.state.holds(client, &self.home, address, Some(epoch), now))
     }
 
     /// The profile as it read at `now`, which is not before the last event.
     #[must_use]
-    pub fn profile(&self, address: Address<'_>, now: LogTime) -> Option<ProfileRef<'_>> {
-        self.state.profile(&self.client, address, now)
-    }
-
-    /// The bytes of the profile, to be compared.
-    #[must_use]
-    pub fn image(&self, address: &str) -> Option<Vec<u8>> {
-        self.state.image(&self.client, address)
+    pub fn profile(&self, now: LogTime) -> Option<ProfileRef<'_>> {
+        self.state.profile(&self.client, Address::from_canonical(&self.home), now)
     }
 }

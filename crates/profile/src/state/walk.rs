@@ -18,7 +18,7 @@ use super::carry::chunks;
 use super::edit::Via;
 use super::fold::{Outcome, UpdateOutcome, VisitOutcome};
 use super::message::{Joined, Message, Saga, Walk, What};
-use super::touched::Touch;
+use super::touched::{AliasTo, Touch};
 use crate::event::{DropAlias, Event, Relay, Unlink};
 use crate::ids::{Address, partition_in};
 use crate::limits;
@@ -94,7 +94,8 @@ impl PartitionState {
     }
 
     pub(super) fn relay(&mut self, at: LogTime, event: &Relay<'_>) -> Outcome {
-        for (message, number) in event.messages.iter().zip(event.first..) {
+        for ((message, number), place) in event.messages.iter().zip(event.first..).zip(1..) {
+            self.message = place;
             if self.outbox.hear(event.from, number)
                 && let Some(message) = Message::decode(message.0)
             {
@@ -129,7 +130,9 @@ impl PartitionState {
         let Some(to) = alias.and_then(|alias| alias.target()).map(Box::<str>::from) else {
             return Outcome::Unlink { found: false };
         };
+        let from = AliasTo { address: to.clone(), epoch: event.epoch };
         self.aliases.set(client, event.address, "", at.0);
+        self.touch(client, event.address, Touch::Freed { from });
         let what = What::TakeOut { address: event.address.into(), epoch: event.epoch };
         Outcome::Forwarded(self.start(at, event.client, &to, what))
     }
@@ -151,14 +154,16 @@ impl PartitionState {
         message.steps = message.steps.saturating_add(1);
         let client = self.clients.intern(&message.client);
         if message.drop != 0 {
-            self.aliases.remove(client, &message.to, message.drop);
+            self.free(client, &message.to, message.drop);
             message.drop = 0;
         }
-        let what = std::mem::replace(&mut message.what, What::Drop { epoch: 0 });
+        let what = std::mem::replace(&mut message.what, What::Drop { epoch: 0, erased: false });
         match what {
             What::Walk(walk) => self.walk(at, client, message, walk, queue),
-            What::Drop { epoch } => {
-                self.aliases.remove(client, &message.to, epoch);
+            What::Drop { epoch, erased } => {
+                if self.free(client, &message.to, epoch) && erased {
+                    self.touch(client, &message.to, Touch::Erased);
+                }
             }
             What::GiveBack(moved) => self.give_back(at, client, &message, moved, queue),
             What::Unlinked { found } => self.complete(message, Outcome::Unlink { found }),
@@ -218,7 +223,7 @@ impl PartitionState {
         let Some(alias) = self.aliases.get(client, &message.to) else { return };
         let (held, epoch) = (alias.held.clone(), alias.epoch);
         let Some(to) = alias.target().map(Box::<str>::from) else { return };
-        self.aliases.remove(client, &message.to, epoch);
+        self.free(client, &message.to, epoch);
         self.take_back(at, client, &message.to, None, &held);
         queue.push_back(Message::new(&message.client, &to, What::Left { address: message.to.clone(), epoch }));
     }
@@ -290,9 +295,12 @@ impl PartitionState {
                     self.take_in(at, client, &message, &joined, queue);
                 }
                 let held = self.held(at, client, &message.to);
-                let mut moved = self.take(at, client, (&message.client, &message.to), &next, queue);
+                let mut moved = self.take(at, client, (&message.client, &message.to), queue);
                 more = moved.as_mut().map_or(Vec::new(), |m| m.split_off(limits::MESSAGE_ATTRIBUTE_BYTES));
+                let brought = moved.is_some();
                 let epoch = self.aliases.set(client, &message.to, &next, at.0);
+                let to = AliasTo { address: next.clone(), epoch };
+                self.touch(client, &message.to, Touch::Linked { to, from: None, brought, held: held.clone() });
                 for (other, epoch) in held {
                     self.aliases.hold(client, &message.to, &other, epoch);
                 }
@@ -324,6 +332,13 @@ impl PartitionState {
             // Whoever logged in last has it; what it did stays where it was.
             Some((old, old_epoch)) => {
                 let epoch = self.aliases.set(client, &message.to, &next, at.0);
+                let (to, from) =
+                    (AliasTo { address: next.clone(), epoch }, AliasTo { address: old.clone(), epoch: old_epoch });
+                self.touch(
+                    client,
+                    &message.to,
+                    Touch::Linked { to, from: Some(from), brought: false, held: Vec::new() },
+                );
                 queue.push_back(Message::new(
                     &message.client,
                     &old,
@@ -397,11 +412,13 @@ impl PartitionState {
     fn erase_with(&mut self, at: LogTime, client: u32, home: &str, code: &str, queue: &mut VecDeque<Message>) -> bool {
         let Some(draft) = self.draft(client, home, at) else {
             self.remove(key_hash(client, home.as_bytes()), client, home.as_bytes());
+            // Of one that has ended something may be known.
+            self.touch(client, home, Touch::Erased);
             return false;
         };
         for (_, part) in draft.parts.iter().enumerate().skip(1).filter(|(at, _)| draft.is_here(*at)) {
             let address = std::str::from_utf8(part.address).unwrap_or_default();
-            queue.push_back(Message::new(code, address, What::Drop { epoch: part.epoch }));
+            queue.push_back(Message::new(code, address, What::Drop { epoch: part.epoch, erased: true }));
         }
         self.remove(key_hash(client, home.as_bytes()), client, home.as_bytes());
         self.touch(client, home, Touch::Erased);
