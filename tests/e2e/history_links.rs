@@ -114,6 +114,9 @@ fn part(servers: &[&Server]) -> String {
     assert_eq!(page_then(server, "tnt/phone", &hers), "hers", "it was linked then");
     let export = server.get(&format!("{}/export", path("tnt/phone"))).expect(200).json();
     assert_eq!(export["profile"]["profileAttributes"]["page"]["value"], "login", "{export}");
+    let of_ann = server.get(&format!("{}/export", path("tp/ann"))).expect(200).json();
+    let parts = of_ann["profile"]["contributions"].as_array().expect("contributions");
+    assert!(parts.iter().any(|part| part["id"] == "tablet" && part["left"] == true), "{of_ann}");
     visit(server, json!({"tntId": "phone", "thirdPartyId": "ann"}), "back");
     hers
 }

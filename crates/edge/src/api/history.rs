@@ -296,7 +296,7 @@ fn export_head<L: EventLog>(replica: &Replica<L>, asked: &Asked, timeline: &Time
     let profile = replica.read(asked.partition, |state, now| {
         let mut out = Vec::with_capacity(1024);
         match state.profile(client, address, now) {
-            Some(profile) => write::native(client, &profile, &mut out),
+            Some(profile) => write::native_by_parts(client, &profile, &mut out),
             None => out.extend_from_slice(b"null"),
         }
         out

@@ -116,7 +116,8 @@ async fn an_export_is_one_file_with_everything() {
         rig.visit(&json!({"ids": {"tntId": "a1"}, "profile": {"n": n}})).await.expect(200);
     }
     let export = rig.get(&format!("{PATH}/export")).await.expect(200).json();
-    assert_eq!(export["profile"], rig.get(PATH).await.json());
+    assert_eq!(export["profile"], rig.get(&format!("{PATH}?contributions=true")).await.json());
+    assert_eq!(export["profile"]["contributions"].as_array().unwrap().len(), 1);
     assert_eq!((&export["kind"], &export["id"], &export["client"]), (&json!("tnt"), &json!("a1"), &json!("demo")));
     let entries = export["history"]["entries"].as_array().unwrap();
     assert_eq!(entries.len(), 250);
