@@ -38,8 +38,8 @@ pub(crate) const IMAGES_KEPT: usize = 256;
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// To a profile, or to an address. [`Touch::Erased`] is never stored: what it says is done by the checkpoint that would
-    /// store it.
+    /// To a profile, or to an address. [`Touch::Erased`] and [`Touch::Forgotten`] are never stored: what they say is done by
+    /// the checkpoint that would store them.
     Touched(Touch),
     /// Days that profiles of the client live from then on; noted for the client, at an empty address.
     Settings(u16),

@@ -39,6 +39,7 @@ const LINKED: u8 = 12;
 /// As [`LINKED`], of an address that was a home with a profile, which went along.
 const BROUGHT: u8 = 13;
 const FREED: u8 = 14;
+const FORGOTTEN: u8 = 15;
 /// It came by a way.
 const CAME: u8 = 128;
 
@@ -121,6 +122,10 @@ pub(super) fn put_touch(out: &mut Vec<u8>, touch: &Touch) {
             put_alias(out, Some(from));
         }
         Touch::Erased => out.push(ERASED),
+        Touch::Forgotten { epoch } => {
+            out.push(FORGOTTEN);
+            varint::put(out, *epoch);
+        }
     }
 }
 
@@ -163,6 +168,7 @@ pub(super) fn take_what(from: &mut Reader<'_>) -> Option<What> {
             Touch::Linked { to, from: before, brought: code == BROUGHT, held }
         }
         FREED => Touch::Freed { from: take_alias(from)? },
+        FORGOTTEN => Touch::Forgotten { epoch: from.varint() },
         _ => return None,
     }))
 }
@@ -252,6 +258,7 @@ mod tests {
                 .prop_map(|(to, from, brought, held)| Touch::Linked { to, from, brought, held }),
             alias().prop_map(|from| Touch::Freed { from }),
             Just(Touch::Erased),
+            any::<u64>().prop_map(|epoch| Touch::Forgotten { epoch }),
         ];
         let what = prop_oneof![8 => touch.prop_map(What::Touched), 1 => any::<u16>().prop_map(What::Settings)];
         (any::<u64>(), any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>(), what).prop_map(

@@ -9,13 +9,14 @@
 //! ```
 //! Positions are u64, big-endian. Canonical addresses have no control characters, so the zero ends them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cameo_profile::state::Touch;
 use cameo_profile::{LogTime, Partition, Position};
 use fjall::{Keyspace, OwnedWriteBatch};
 use serde::{Deserialize, Serialize};
 
+use super::alias::led_before;
 use super::pending::{Noted, Notes};
 use super::{Entry, Floor, Gap, Image, What, chunk};
 
@@ -169,19 +170,84 @@ struct Noticed {
     erased: Option<(Position, u32, u32)>,
     entries: Vec<Entry>,
     images: Vec<Image>,
+    floor: Option<Floor>,
+    /// Aliases by which it was linked to what was erased after it had left.
+    forgotten: Vec<u64>,
 }
 
 impl Noticed {
+    /// Adds what the index has, as far as it is not erased.
+    fn recall(&mut self, index: &Keyspace, prefix: &[u8]) -> Result<(), IndexError> {
+        let erased = self.erased;
+        for pair in index.prefix(prefix) {
+            let (key, value) = pair.into_inner()?;
+            match record(&key[prefix.len()..], &value).ok_or_else(|| damaged(&key, &"no record"))? {
+                Record::Entries(entries) => {
+                    self.entries.extend(entries.into_iter().filter(|entry| Some(entry.order()) > erased));
+                }
+                Record::Floor(floor) => {
+                    self.floor = Some(floor).filter(|floor| erased.is_none_or(|e| floor.position > e.0));
+                }
+                Record::Image(image) if erased.is_none_or(|erased| image.position >= erased.0) => {
+                    self.images.push(image);
+                }
+                Record::Image(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts all in the order of the log, and lets go what is to be forgotten. Some may be there twice for a moment: written,
+    /// and still among the notes.
+    fn sort(&mut self) {
+        self.entries.sort_by_key(Entry::order);
+        self.entries.dedup_by_key(|entry| entry.order());
+        self.images.sort_by_key(|image| image.position);
+        self.images.dedup_by_key(|image| image.position);
+        for epoch in std::mem::take(&mut self.forgotten) {
+            forget(&mut self.entries, &mut self.images, epoch);
+        }
+    }
+
     fn add(&mut self, noted: Option<Noted>) {
         match noted {
             Some(Noted::Entry(entry)) if entry.what == What::Touched(Touch::Erased) => {
                 *self = Self { erased: Some(entry.order()), ..Self::default() };
+            }
+            Some(Noted::Entry(Entry { what: What::Touched(Touch::Forgotten { epoch }), .. })) => {
+                self.forgotten.push(epoch);
             }
             Some(Noted::Entry(entry)) => self.entries.push(entry),
             Some(Noted::Image(image)) => self.images.push(image),
             None => {}
         }
     }
+}
+
+/// Lets go what led to the profile that an address brought by the alias of this epoch: from its beginning, or from when the
+/// address was on its own again without having got anything back.
+fn forget(entries: &mut Vec<Entry>, images: &mut Vec<Image>, epoch: u64) {
+    let changes = |entries: &[Entry]| entries.iter().rposition(|entry| led_before(entry).is_some());
+    let brings = |entry: &Entry| matches!(entry.touch(), Some(Touch::Linked { from: None, .. }));
+    let linked =
+        |entry: &Entry| matches!(entry.touch(), Some(Touch::Linked { to, from: None, .. }) if to.epoch == epoch);
+    let Some(end) = entries.iter().position(linked) else { return };
+    let mut start = end;
+    loop {
+        let Some(freed) = changes(&entries[..start]) else {
+            start = 0;
+            break;
+        };
+        let came_back = entries[freed..start].iter().any(|entry| entry.touch() == Some(&Touch::GivenBack));
+        let Some(before) = changes(&entries[..freed]).filter(|before| came_back && brings(&entries[*before])) else {
+            start = freed + 1;
+            break;
+        };
+        start = before;
+    }
+    let (from, upto) = (entries[start].position, entries[end].position);
+    images.retain(|image| (start > 0 && image.position < from) || image.position >= upto);
+    entries.drain(start..end);
 }
 
 fn damaged(key: &[u8], what: &dyn std::fmt::Display) -> IndexError {
@@ -224,11 +290,26 @@ pub(crate) fn write(
     for note in notes.iter() {
         profiles.entry((note.client, note.address)).or_default().add(note.noted());
     }
-    for ((client, address), noticed) in profiles {
+    for ((client, address), mut noticed) in profiles {
         let prefix = prefix(partition, client, address);
-        if noticed.erased.is_some() {
+        let begins_anew = noticed.erased.is_some() || !noticed.forgotten.is_empty();
+        if begins_anew {
+            let mut kept = HashSet::new();
+            if !noticed.forgotten.is_empty() {
+                match noticed.recall(index, &prefix) {
+                    Err(IndexError::Database(error)) => return Err(error),
+                    // What does not read is let go with the rest.
+                    Err(IndexError::Damaged(_)) | Ok(()) => noticed.sort(),
+                }
+                kept.extend(noticed.entries.first().map(|first| entries_key(&prefix, first.position)));
+                kept.extend(noticed.images.iter().map(|image| key(&prefix, IMAGE, image.position)));
+                kept.extend(noticed.floor.map(|floor| floor_pair(&prefix, floor).0));
+            }
             for pair in index.prefix(&prefix) {
-                batch.remove(index, pair.key()?);
+                let key = pair.key()?;
+                if !kept.contains(&key[..]) {
+                    batch.remove(index, key);
+                }
             }
         }
         if let Some(first) = noticed.entries.first() {
@@ -259,26 +340,8 @@ pub(crate) fn held(
     for note in notes.iter().filter(|note| note.address == address && note.client == client) {
         noticed.add(note.noted());
     }
-    let Noticed { erased, entries, images } = noticed;
-    (held.entries, held.images) = (entries, images);
-    let prefix = prefix(partition, client, address);
-    for pair in index.prefix(&prefix) {
-        let (key, value) = pair.into_inner()?;
-        match record(&key[prefix.len()..], &value).ok_or_else(|| damaged(&key, &"no record"))? {
-            Record::Entries(entries) => {
-                held.entries.extend(entries.into_iter().filter(|entry| Some(entry.order()) > erased));
-            }
-            Record::Floor(floor) => {
-                held.floor = Some(floor).filter(|floor| erased.is_none_or(|e| floor.position > e.0))
-            }
-            Record::Image(image) if erased.is_none_or(|erased| image.position >= erased.0) => held.images.push(image),
-            Record::Image(_) => {}
-        }
-    }
-    held.entries.sort_by_key(Entry::order);
-    // A chunk may be there twice for a moment: written, and still among the notes.
-    held.entries.dedup_by_key(|entry| entry.order());
-    held.images.sort_by_key(|image| image.position);
-    held.images.dedup_by_key(|image| image.position);
+    noticed.recall(index, &prefix(partition, client, address))?;
+    noticed.sort();
+    (held.entries, held.images, held.floor) = (noticed.entries, noticed.images, noticed.floor);
     Ok(held)
 }

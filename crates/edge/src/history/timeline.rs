@@ -80,10 +80,7 @@ impl Timeline {
         self.whole_since = self.whole_since.max(recorded.whole_since());
         // What an address was linked to stands in the history of that; more of what it brought is no event of its own.
         let is_told = |entry: &Entry| {
-            !matches!(
-                entry.touch(),
-                Some(Touch::Linked { .. } | Touch::Freed { .. } | Touch::More { .. } | Touch::Erased) | None
-            )
+            !matches!(entry.touch(), Some(Touch::Linked { .. } | Touch::Freed { .. } | Touch::More { .. }) | None)
         };
         let listed = entries.into_iter().filter(is_told).map(|entry| Listed {
             partition: recorded.partition,

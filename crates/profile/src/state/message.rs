@@ -54,6 +54,8 @@ pub(crate) enum What {
     /// Attributes of an address that did not fit into the message that linked it, by the alias of this epoch, or gave it back
     /// (0).
     More { child: Box<str>, epoch: u64, attributes: Vec<(Box<str>, MovedAttribute)> },
+    /// The profile that this address brought its own to by the alias of this epoch was erased; the address has left it since.
+    Forget { epoch: u64 },
 }
 
 /// An event on its way, and the links to be made before it is applied.

@@ -77,6 +77,11 @@ pub enum Touch {
     },
     /// What was known of it is to be forgotten.
     Erased,
+    /// What was known of it before it was linked by the alias of this epoch is to be forgotten.
+    Forgotten {
+        /// Of the alias.
+        epoch: u64,
+    },
 }
 
 /// Where an address leads.
@@ -115,7 +120,8 @@ impl Touch {
     #[must_use]
     pub const fn is_whole(&self) -> bool {
         match self {
-            Self::Visit { .. } | Self::Update { .. } | Self::Row { .. } | Self::Freed { .. } | Self::Erased => false,
+            Self::Visit { .. } | Self::Update { .. } | Self::Row { .. } | Self::Freed { .. } => false,
+            Self::Erased | Self::Forgotten { .. } => false,
             Self::Joined { .. }
             | Self::More { .. }
             | Self::Left { .. }

@@ -165,6 +165,7 @@ impl PartitionState {
                     self.touch(client, &message.to, Touch::Erased);
                 }
             }
+            What::Forget { epoch } => self.touch(client, &message.to, Touch::Forgotten { epoch }),
             What::GiveBack(moved) => self.give_back(at, client, &message, moved, queue),
             What::Unlinked { found } => self.complete(message, Outcome::Unlink { found }),
             what => {
@@ -181,7 +182,11 @@ impl PartitionState {
                     What::More { child, epoch, attributes } => {
                         self.more(at, client, message, (child, epoch), attributes, queue);
                     }
-                    What::Walk(_) | What::GiveBack(_) | What::Unlinked { .. } | What::Drop { .. } => {}
+                    What::Walk(_)
+                    | What::GiveBack(_)
+                    | What::Unlinked { .. }
+                    | What::Drop { .. }
+                    | What::Forget { .. } => {}
                 }
             }
         }
@@ -416,9 +421,14 @@ impl PartitionState {
             self.touch(client, home, Touch::Erased);
             return false;
         };
-        for (_, part) in draft.parts.iter().enumerate().skip(1).filter(|(at, _)| draft.is_here(*at)) {
+        for (place, part) in draft.parts.iter().enumerate().skip(1) {
             let address = std::str::from_utf8(part.address).unwrap_or_default();
-            queue.push_back(Message::new(code, address, What::Drop { epoch: part.epoch, erased: true }));
+            // What it had brought is erased also if it has left.
+            let what = match draft.is_here(place) {
+                true => What::Drop { epoch: part.epoch, erased: true },
+                false => What::Forget { epoch: part.epoch },
+            };
+            queue.push_back(Message::new(code, address, what));
         }
         self.remove(key_hash(client, home.as_bytes()), client, home.as_bytes());
         self.touch(client, home, Touch::Erased);

@@ -3,10 +3,11 @@
 
 use cameo_profile::PartitionState;
 use cameo_profile::event::{Route, Unlink};
-use cameo_profile::state::Lead;
+use cameo_profile::state::{Lead, Touch};
 use serde_json::Value;
 
 use super::*;
+use crate::history::Entry;
 use crate::history::read::Frames;
 
 const LINKED: [&str; 7] = ["tnt:a", "tnt:b", "ecid:1", "ecid:2", "cust:crm:7", "tp:p", "tp:q"];
@@ -17,8 +18,8 @@ const PARTITIONS: u32 = 4;
 struct Look {
     /// The addresses by which it was found, the one that it lives at last.
     way: Vec<String>,
-    /// All that it says to have.
-    ids: Vec<String>,
+    /// All that were ever linked to it.
+    linked: Vec<String>,
     text: String,
 }
 
@@ -56,10 +57,10 @@ impl Rig {
     fn look(&self, address: &str) -> Option<Look> {
         let client = demo();
         let read = |profile: &ProfileRef<'_>| {
-            (profile.ids().map(|id| id.as_str().to_owned()).collect::<Vec<_>>(), text(profile))
+            (profile.linked().map(|id| id.as_str().to_owned()).collect::<Vec<_>>(), text(profile))
         };
         let profile = self.replica().profile(&client, Address::from_canonical(address), read);
-        let (ids, text) = self.runtime.block_on(profile).unwrap()?;
+        let (linked, text) = self.runtime.block_on(profile).unwrap()?;
         let mut way = vec![address.to_owned()];
         let next = |address: &str| {
             let lead = |state: &PartitionState, _| state.lead("demo", Address::from_canonical(address), None);
@@ -71,7 +72,7 @@ impl Rig {
         while let Some(to) = next(way.last().unwrap()) {
             way.push(to);
         }
-        Some(Look { way, ids, text })
+        Some(Look { way, linked, text })
     }
 
     fn visit(&mut self, ids: &[&str], value: &str) -> LogTime {
@@ -233,7 +234,7 @@ proptest! {
         let mut saved = rig.save();
         let mut seen: Vec<(LogTime, [Option<Look>; LINKED.len()])> = Vec::new();
         let mut erased = [LogTime(0); LINKED.len()];
-        let mut listed = erased;
+        let mut touched = erased;
         for (serial, moment) in moments.iter().enumerate() {
             rig.later(moment.after_ms);
             // What has ended meanwhile reads so, although nothing has happened.
@@ -242,12 +243,16 @@ proptest! {
                 let at = LogTime(rig.now_ms + 1);
                 let erased_one = before[who].as_ref();
                 for (id, address) in LINKED.iter().enumerate() {
-                    let of = before[id].as_ref().map(Look::home);
-                    if id == who || (of.is_some() && of == erased_one.map(Look::home)) {
+                    let follows = before[id].as_ref().map(Look::home);
+                    let is_of_it = follows.is_some() && follows == erased_one.map(Look::home);
+                    let is_listed = erased_one.is_some_and(|look| look.linked.iter().any(|listed| listed == address));
+                    let is_home = erased_one.is_some_and(|look| look.home() == *address);
+                    if (id == who && erased_one.is_none()) || is_home || (is_of_it && is_listed) {
                         erased[id] = at;
-                    } else if erased_one.is_some_and(|look| look.ids.iter().any(|listed| listed == address)) {
-                        // It leads elsewhere by now, and its home has not heard of it.
-                        listed[id] = at;
+                    } else if is_of_it || is_listed {
+                        // It has left, or the home knows it through another one only: what it had brought to this one is
+                        // erased, and nothing else.
+                        touched[id] = at;
                     }
                 }
             }
@@ -271,7 +276,7 @@ proptest! {
                 let by = |times| profile.as_ref().is_some_and(|look| look.way.iter().any(|way| before(times, way, *at)));
                 let known = profile.as_ref().filter(|_| !by(&erased));
                 let expected = known.map_or(AsOf::None, |look| AsOf::Found(look.text.clone()));
-                let may_be_gone = told == AsOf::None && by(&listed);
+                let may_be_gone = told == AsOf::None && by(&touched);
                 prop_assert!(told == expected || may_be_gone, "{} at {}: {:?}, not {:?}", id, at, told, expected);
             }
         }
@@ -374,4 +379,33 @@ fn an_erasure_takes_along_what_every_address_had_brought() {
         |key: &[u8]| [&b"tnt:a"[..], b"tnt:b", b"tp:p"].iter().any(|id| key.windows(id.len()).any(|w| w == *id));
     let left: Vec<_> = index.iter().map(|pair| pair.key().unwrap()).filter(|key| is_theirs(key)).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_erasure_takes_along_what_a_device_had_brought_that_follows_somebody_else_by_now() {
+    let mut rig = Rig::of(PARTITIONS);
+    let alone = rig.visit(&["tnt:a", "ecid:1"], "1");
+    rig.visit(&["ecid:1", "tp:p"], "2");
+    rig.unlink("ecid:1");
+    let again = rig.visit(&["tnt:a"], "3");
+    rig.restart();
+    let with_p = rig.visit(&["ecid:1", "tp:p"], "4");
+    let with_q = rig.visit(&["ecid:1", "tp:q"], "5");
+    let of_q = rig.told("tp:q");
+    assert!(matches!(rig.as_of("tnt:a", alone), AsOf::Found(_)) && matches!(rig.as_of("tnt:a", again), AsOf::Found(_)));
+    rig.erase("tp:p");
+    for _ in 0..3 {
+        for address in ["tnt:a", "ecid:1", "tp:p"] {
+            for at in [alone, again, with_p] {
+                assert_eq!(rig.as_of(address, at), AsOf::None, "{address} at {at}");
+            }
+        }
+        assert!(matches!(rig.as_of("tnt:a", with_q), AsOf::Found(_)));
+        assert_eq!(rig.told("tnt:a"), of_q);
+        rig.restart();
+    }
+    let of_device = rig.replica().recorded(rig.partition("ecid:1"), "demo", "ecid:1").unwrap().held;
+    let brought = |entry: &Entry| matches!(entry.touch(), Some(Touch::Visit { .. } | Touch::GivenBack));
+    assert!(!of_device.entries.iter().any(brought), "{of_device:?}");
+    assert!(of_device.images.iter().all(|image| image.bytes.is_empty()), "{of_device:?}");
 }
