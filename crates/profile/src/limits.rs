@@ -64,6 +64,10 @@ pub const MESSAGE_ATTRIBUTE_BYTES: usize = 160 * 1024;
 /// What a message says of the addresses linked to a profile that moves, in bytes. Ours: with attributes and the largest event
 /// beside it the message still fits into a frame. Past it the idlest addresses are let go as the profile moves.
 pub const MESSAGE_PARTS_BYTES: usize = 192 * 1024;
+/// What a message says of the addresses that point to those it links, in bytes; of more it says nothing. Ours: as above.
+pub const MESSAGE_HELD_BYTES: usize = 48 * 1024;
+/// The way that a message has come, in bytes; past it its chain of aliases is cut. Ours: as above.
+pub const MESSAGE_TRAIL_BYTES: usize = 24 * 1024;
 /// A profile with everything that its addresses brought, packed, in bytes. Ours: past it what another one brings is
 /// counted, but its attributes are not kept.
 pub const LINKED_PROFILE_BYTES: usize = 1 << 20;

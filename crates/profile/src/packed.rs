@@ -15,6 +15,8 @@
 //! ```
 //! The layout is version 1, named in the checkpoint's key prefix (state/stored.rs).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::affinity;
@@ -331,6 +333,18 @@ impl<'a> Draft<'a> {
             hidden[pair[0]] = self.attributes[pair[0]].name == self.attributes[pair[1]].name;
         }
         hidden
+    }
+
+    /// Names that would be shown if there were only some of the attributes.
+    pub(crate) fn names_shown_of(&self, is_of: impl Fn(&Attribute<'a>) -> bool) -> BTreeSet<Name<'a>> {
+        let mut best: BTreeMap<Name<'a>, &Attribute<'a>> = BTreeMap::new();
+        for attribute in self.attributes.iter().filter(|attribute| is_of(attribute)) {
+            let held = best.entry(attribute.name).or_insert(attribute);
+            if held.rank() < attribute.rank() {
+                *held = attribute;
+            }
+        }
+        best.into_iter().filter(|(_, attribute)| attribute.value.is_some()).map(|(name, _)| name).collect()
     }
 
     /// The attributes that are shown, in the order they were first set: of each name the one of the highest rank, if it

@@ -63,6 +63,14 @@ impl Alias {
     }
 }
 
+/// Bytes of an epoch and of what MessagePack writes around it, at most.
+const HELD_OVERHEAD: usize = 16;
+
+/// About how many bytes a message takes for these.
+pub(crate) fn bytes_of(held: &[(Box<str>, u64)]) -> usize {
+    held.iter().map(|(address, _)| address.len() + HELD_OVERHEAD).sum()
+}
+
 /// The aliases of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct Aliases {

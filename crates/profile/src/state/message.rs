@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Relay};
+use crate::limits;
 use crate::session::Visits;
 use crate::varint::Reader;
 
@@ -135,6 +136,12 @@ impl Message {
     /// One that nobody waits for.
     pub(crate) fn new(client: &str, to: &str, what: What) -> Self {
         Self { client: client.into(), to: to.into(), saga: None, trail: Vec::new(), drop: 0, steps: 0, what }
+    }
+
+    /// Whether it has come as far as one may.
+    pub(crate) fn is_far(&self) -> bool {
+        let trail = || self.trail.iter().map(|(address, _)| address.len()).sum::<usize>();
+        self.steps >= limits::WALK_STEPS || trail() > limits::MESSAGE_TRAIL_BYTES
     }
 
     pub(crate) fn encode(&self) -> Box<[u8]> {

@@ -1,16 +1,50 @@
 //! Profiles that change their home: taken apart, taken in, and given back (ADR 8). Pure functions on a draft.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::{Joined, Moved, MovedAttribute, MovedPart, MovedVisits};
-use crate::affinity::Entry;
+use crate::affinity;
 use crate::limits;
 use crate::names::{Name, Names};
 use crate::packed::{Attribute, Draft};
 use crate::parts::{Part, add_visits};
 use crate::session::Visits;
 
-fn owned(visits: Option<&Visits>, categories: &[Entry<'_>], names: &Names) -> Option<MovedVisits> {
+/// What makes an attribute of a profile one: its name, its part, and whether it is shadowed.
+type Key<'a> = (Name<'a>, u32, bool);
+
+/// Where the first attribute of each key stands: of a person with a thousand addresses there may be a hundred thousand.
+#[derive(Debug, Default)]
+struct Index<'a>(BTreeMap<Key<'a>, usize>);
+
+impl<'a> Index<'a> {
+    fn of(attributes: &[Attribute<'a>]) -> Self {
+        let mut index = Self::default();
+        for (at, attribute) in attributes.iter().enumerate() {
+            index.0.entry((attribute.name, attribute.part, attribute.shadowed)).or_insert(at);
+        }
+        index
+    }
+
+    /// Adds an attribute, of each key the one of the highest rank.
+    fn merge(&mut self, kept: &mut Vec<Attribute<'a>>, key: Key<'a>, attribute: Attribute<'a>) {
+        match self.0.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(kept.len());
+                kept.push(attribute);
+            }
+            Entry::Occupied(entry) => {
+                let held = &mut kept[*entry.get()];
+                if held.rank() <= attribute.rank() {
+                    *held = attribute;
+                }
+            }
+        }
+    }
+}
+
+fn owned(visits: Option<&Visits>, categories: &[affinity::Entry<'_>], names: &Names) -> Option<MovedVisits> {
     let named = categories.iter().map(|&(name, points)| (names.text(name).into(), points));
     visits.map(|visits| MovedVisits::new(visits, named.collect()))
 }
@@ -19,7 +53,7 @@ fn text(bytes: &[u8]) -> Box<str> {
     std::str::from_utf8(bytes).unwrap_or_default().into()
 }
 
-fn borrowed<'a>(moved: Option<&'a MovedVisits>, names: &mut Names) -> (Option<Visits>, Vec<Entry<'a>>) {
+fn borrowed<'a>(moved: Option<&'a MovedVisits>, names: &mut Names) -> (Option<Visits>, Vec<affinity::Entry<'a>>) {
     let Some(moved) = moved else { return (None, Vec::new()) };
     let categories = moved.categories.iter().map(|(name, points)| (names.intern(name), *points));
     (Some(moved.visits()), categories.collect())
@@ -118,9 +152,10 @@ pub(super) fn take_in<'a>(draft: &mut Draft<'a>, names: &mut Names, joined: &'a 
     let shown: BTreeSet<Name<'_>> = draft.shown().map(|attribute| attribute.name).collect();
     draft.created_at = draft.created_at.min(moved.created_at);
     let places = add_parts(draft, names, moved, child, &joined.child, now);
+    let mut index = Index::of(&draft.attributes);
     for attribute in in_order(&moved.attributes, |attribute| shown.contains(&names.intern(&attribute.name))) {
         let place = places.get(attribute.part as usize).copied().unwrap_or(child);
-        add_attribute(draft, names, &shown, attribute, place);
+        add_attribute(draft, names, &mut index, &shown, attribute, place);
     }
 }
 
@@ -192,33 +227,41 @@ pub(super) fn take_back<'a>(draft: &mut Draft<'a>, names: &mut Names, moved: &'a
     draft.modified_at = now;
     let places = add_parts(draft, names, moved, 0, "", now);
     // What has been set here meanwhile is ordered with the rest by time alone.
-    let shown = BTreeSet::new();
+    let (shown, mut index) = (BTreeSet::new(), Index::of(&draft.attributes));
     for attribute in &moved.attributes {
         let place = places.get(attribute.part as usize).copied().unwrap_or(0);
-        add_attribute(draft, names, &shown, attribute, place);
+        add_attribute(draft, names, &mut index, &shown, attribute, place);
     }
     forget_if_alone(draft);
 }
 
-/// Adds attributes that came after the message that linked their address.
+/// Adds attributes that came after the message that linked their address, or (`child` is empty) gave it back.
 pub(super) fn take_more<'a>(
     draft: &mut Draft<'a>,
     names: &mut Names,
     child: &'a str,
     more: &'a [(Box<str>, MovedAttribute)],
 ) {
-    let shown: BTreeSet<Name<'_>> = draft.shown().map(|attribute| attribute.name).collect();
+    // What came with the same address before hides nothing of it; and among its own it has nothing to hide behind.
+    let root = draft.parts.iter().position(|part| part.address == child.as_bytes());
+    let own = root.filter(|_| !child.is_empty()).map(|root| below(draft, root));
+    let shown: BTreeSet<Name<'_>> = match own {
+        Some(own) => draft.names_shown_of(|attribute| !own[attribute.part as usize]),
+        None => BTreeSet::new(),
+    };
+    let places: BTreeMap<_, _> = draft.parts.iter().map(|part| part.address).zip(0..).collect();
+    let mut index = Index::of(&draft.attributes);
     for (address, attribute) in more {
         let address = if address.is_empty() { child } else { address };
-        let own = if draft.parts.is_empty() { Some(0) } else { None };
-        let place = own.or_else(|| draft.parts.iter().position(|part| part.address == address.as_bytes()));
-        add_attribute(draft, names, &shown, attribute, place.unwrap_or(0));
+        let place = places.get(address.as_bytes()).copied().unwrap_or(0);
+        add_attribute(draft, names, &mut index, &shown, attribute, place);
     }
 }
 
 fn add_attribute<'a>(
     draft: &mut Draft<'a>,
     names: &mut Names,
+    index: &mut Index<'a>,
     shown: &BTreeSet<Name<'_>>,
     moved: &'a MovedAttribute,
     place: usize,
@@ -229,8 +272,14 @@ fn add_attribute<'a>(
     draft.next_arrival += 1;
     let value = moved.value.as_deref().map(str::as_bytes);
     let fresh = Attribute { name, time: moved.time, value, part, shadowed, arrival: draft.next_arrival };
-    let same = |held: &&mut Attribute<'_>| (held.name, held.part, held.shadowed) == (name, part, shadowed);
-    match draft.attributes.iter_mut().find(same) {
+    let held = match index.0.entry((name, part, shadowed)) {
+        Entry::Vacant(entry) => {
+            entry.insert(draft.attributes.len());
+            None
+        }
+        Entry::Occupied(entry) => Some(&mut draft.attributes[*entry.get()]),
+    };
+    match held {
         // Of what an address brought at several times the first is what the profile may show, and the latest its own.
         Some(held) if shadowed && held.time != fresh.time => draft.attributes.push(fresh),
         Some(held) if held.time <= fresh.time => *held = fresh,
@@ -261,15 +310,12 @@ pub(super) fn take_out(draft: &mut Draft<'_>, names: &Names, address: &str) -> O
         }
         taken.parts.push(part);
     }
+    let mut index = Index::default();
     for attribute in draft.attributes.iter().filter(|attribute| goes[attribute.part as usize]) {
         let part = places[attribute.part as usize];
         // Among its own it has nothing to hide behind.
         let fresh = Attribute { part, shadowed: false, ..*attribute };
-        match taken.attributes.iter_mut().find(|held| (held.name, held.part) == (fresh.name, part)) {
-            Some(held) if held.rank() <= fresh.rank() => *held = fresh,
-            Some(_) => {}
-            None => taken.attributes.push(fresh),
-        }
+        index.merge(&mut taken.attributes, (fresh.name, part, false), fresh);
     }
     let gone = shrink(&mut taken, names);
     forget_if_alone(&mut taken);
@@ -326,13 +372,9 @@ fn forget_if_alone(draft: &mut Draft<'_>) {
     }
     draft.parts.clear();
     draft.next_arrival = 0;
-    let mut kept: Vec<Attribute<'_>> = Vec::with_capacity(draft.attributes.len());
+    let (mut kept, mut index) = (Vec::with_capacity(draft.attributes.len()), Index::default());
     for attribute in draft.attributes.drain(..) {
-        match kept.iter_mut().find(|held| held.name == attribute.name) {
-            Some(held) if held.rank() <= attribute.rank() => *held = attribute,
-            Some(_) => {}
-            None => kept.push(attribute),
-        }
+        index.merge(&mut kept, (attribute.name, 0, false), attribute);
     }
     for attribute in &mut kept {
         (attribute.part, attribute.shadowed, attribute.arrival) = (0, false, 0);
@@ -357,50 +399,62 @@ pub(super) struct LetGo {
     pub(super) left: bool,
 }
 
-/// Lets the idlest addresses go until what is said of the others fits into a message, and there are not too many.
+/// Lets the idlest addresses go until what is said of the others fits into a message, and there are not too many. One through
+/// which others are linked is as busy as they are. What they did becomes the home's own, and can no longer be undone.
 pub(super) fn shrink(draft: &mut Draft<'_>, names: &Names) -> Vec<LetGo> {
-    let mut gone = Vec::new();
-    while draft.parts.len() > limits::LINKED_ADDRESSES || parts_bytes(draft, names) > limits::MESSAGE_PARTS_BYTES {
-        let Some(one) = let_go(draft) else { break };
-        gone.push(one);
+    let sizes: Vec<_> = draft.parts.iter().map(|part| part_bytes(part, names)).collect();
+    let (mut count, mut bytes) = (draft.parts.len(), sizes.iter().sum::<usize>());
+    let fits = |count: usize, bytes: usize| count <= limits::LINKED_ADDRESSES && bytes <= limits::MESSAGE_PARTS_BYTES;
+    if fits(count, bytes) {
+        return Vec::new();
     }
+    let mut through: BTreeMap<&[u8], usize> = BTreeMap::new();
+    draft.parts.iter().for_each(|part| *through.entry(part.under).or_default() += 1);
+    let mut idlest: Vec<usize> = (1..count).collect();
+    idlest.sort_by_cached_key(|&at| (draft.is_here(at), draft.parts[at].active_at));
+    let mut goes = vec![false; count];
+    let mut gone = Vec::new();
+    while !fits(count, bytes) {
+        let is_leaf = |&&at: &&usize| !goes[at] && through.get(draft.parts[at].address).is_none_or(|below| *below == 0);
+        let Some(&at) = idlest.iter().find(is_leaf) else { break };
+        let part = &draft.parts[at];
+        gone.push(LetGo { address: text(part.address), epoch: part.epoch, left: !draft.is_here(at) });
+        goes[at] = true;
+        (count, bytes) = (count - 1, bytes - sizes[at]);
+        if let Some(below) = through.get_mut(part.under) {
+            *below -= 1;
+        }
+    }
+    make_own(draft, &goes);
     gone
 }
 
-/// About how many bytes a message takes for the parts of a profile.
-fn parts_bytes(draft: &Draft<'_>, names: &Names) -> usize {
-    let categories =
-        |part: &Part<'_>| part.categories.iter().map(|(name, _)| names.text(*name).len() + 8).sum::<usize>();
-    draft.parts.iter().map(|part| PART_OVERHEAD + part.address.len() + part.under.len() + categories(part)).sum()
+/// About how many bytes a message takes for a part of a profile.
+fn part_bytes(part: &Part<'_>, names: &Names) -> usize {
+    let categories: usize = part.categories.iter().map(|(name, _)| names.text(*name).len() + 8).sum();
+    PART_OVERHEAD + part.address.len() + part.under.len() + categories
 }
 
 /// Bytes of a part's numbers and visits in a message, about.
 const PART_OVERHEAD: usize = 128;
 
-/// Makes the part of the address that did nothing for longest one with the home's own. What it did stays, and can no longer be
-/// undone.
-fn let_go(draft: &mut Draft<'_>) -> Option<LetGo> {
-    let idlest = |&at: &usize| (draft.is_here(at), draft.parts[at].active_at);
-    let at = (1..draft.parts.len()).min_by_key(idlest)?;
-    let (part, left) = (draft.parts[at].clone(), !draft.is_here(at));
-    let mut own = draft.parts[0].clone();
-    own.add_visits(part.visits, part.categories.clone());
-    draft.parts[0] = own;
-    draft.parts.remove(at);
-    let mut kept: Vec<Attribute<'_>> = Vec::with_capacity(draft.attributes.len());
-    for mut attribute in draft.attributes.drain(..) {
-        match (attribute.part as usize).cmp(&at) {
-            std::cmp::Ordering::Equal => attribute.part = 0,
-            std::cmp::Ordering::Greater => attribute.part -= 1,
-            std::cmp::Ordering::Less => {}
-        }
-        let key = (attribute.name, attribute.part, attribute.shadowed);
-        match kept.iter_mut().find(|held| (held.name, held.part, held.shadowed) == key) {
-            Some(held) if held.rank() <= attribute.rank() => *held = attribute,
-            Some(_) => {}
-            None => kept.push(attribute),
+/// Makes parts one with the home's own.
+fn make_own(draft: &mut Draft<'_>, goes: &[bool]) {
+    let mut places = vec![0; goes.len()];
+    let mut kept: Vec<Part<'_>> = Vec::with_capacity(goes.len());
+    for (at, part) in std::mem::take(&mut draft.parts).into_iter().enumerate() {
+        if goes[at] {
+            kept[0].add_visits(part.visits, part.categories);
+        } else {
+            places[at] = kept.len() as u32;
+            kept.push(part);
         }
     }
+    draft.parts = kept;
+    let (mut kept, mut index) = (Vec::with_capacity(draft.attributes.len()), Index::default());
+    for mut attribute in draft.attributes.drain(..) {
+        attribute.part = places[attribute.part as usize];
+        index.merge(&mut kept, (attribute.name, attribute.part, attribute.shadowed), attribute);
+    }
     draft.attributes = kept;
-    Some(LetGo { address: text(part.address), epoch: part.epoch, left })
 }

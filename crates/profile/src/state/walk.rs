@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 
 use super::PartitionState;
+use super::alias::bytes_of;
 use super::carry::chunks;
 use super::edit::Via;
 use super::fold::{Outcome, UpdateOutcome, VisitOutcome};
@@ -203,7 +204,7 @@ impl PartitionState {
         brings: bool,
         queue: &mut VecDeque<Message>,
     ) -> Option<(Message, What)> {
-        if message.steps >= limits::WALK_STEPS {
+        if message.is_far() {
             self.cut(at, client, &message, queue);
             return Some((message, what));
         }
@@ -250,7 +251,7 @@ impl PartitionState {
         let below = message.trail.last();
         let brings = below.is_some_and(|(below, _)| walk.joined.iter().any(|joined| joined.child == *below));
         if let Some(next) = walk.next.first().cloned()
-            && message.steps < limits::WALK_STEPS
+            && !message.is_far()
         {
             if let Some((below, epoch)) = below
                 && !self.welcomes(at, client, &message.to, below, *epoch, brings)
@@ -349,7 +350,10 @@ impl PartitionState {
                     &old,
                     What::Left { address: message.to.clone(), epoch: old_epoch },
                 ));
-                let held = self.aliases.get(client, &message.to).map(|alias| alias.held.clone());
+                // Of what does not fit the home learns when it first comes.
+                let others: usize = walk.joined.iter().flat_map(|joined| &joined.held).map(|held| bytes_of(held)).sum();
+                let held = self.aliases.get(client, &message.to).map(|alias| &alias.held);
+                let held = held.filter(|held| others + bytes_of(held) <= limits::MESSAGE_HELD_BYTES).cloned();
                 walk.joined.push(Joined { child: message.to.clone(), epoch, moved: None, held });
                 walk.next.remove(0);
                 (next, epoch)

@@ -1,6 +1,7 @@
 //! Links between addresses (ADR 8): what every address reads afterwards, compared with a plain model, with one partition
 //! instead of many, and through every order in which messages may come.
 
+mod large;
 mod model;
 mod world;
 

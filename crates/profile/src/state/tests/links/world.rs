@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What a message between partitions may have: a frame of the log with a relay of this one alone holds it.
+const FITS: usize = 999_900;
+
 /// Several partitions with the courier between them, and no log.
 #[derive(Debug)]
 pub(super) struct World {
@@ -52,6 +55,7 @@ impl World {
         let message = messages.next().map(<[u8]>::to_vec);
         drop(messages);
         if let Some(message) = &message {
+            assert!(message.len() <= FITS, "a message of {} bytes", message.len());
             let relay = Relay { from: from as u16, first, messages: vec![MessageBytes(message)] };
             self.apply(usize::from(to), &Event::Relay(relay));
         }
