@@ -49,7 +49,7 @@ const ENDED: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Courier {
     parked: Mutex<HashMap<Saga, (EventTicket, Instant)>>,
-    /// Walks that ended lately without a ticket, the latest last.
+    /// Walks that ended lately without a ticket, the latest last. Locked only while `parked` is.
     ended: Mutex<VecDeque<(Saga, Outcome)>>,
     /// Partitions with messages that events of this node caused.
     own: Mutex<BTreeSet<u16>>,
@@ -59,12 +59,14 @@ pub(super) struct Courier {
 impl Courier {
     /// Keeps a ticket until its walk has ended. If it has, the answer is without the profile.
     pub(super) fn park(&self, saga: Saga, ticket: EventTicket) {
+        // Until it has its place: an end that comes in between would find neither the ticket, nor somebody to look for it.
+        let mut parked = self.parked.lock();
         let outcome =
             self.ended.lock().iter().rev().find(|(ended, _)| *ended == saga).map(|(_, outcome)| outcome.clone());
         if let Some(outcome) = outcome {
+            drop(parked);
             return ticket.answer(Ok(Answer { outcome, profile: None }));
         }
-        let mut parked = self.parked.lock();
         if parked.len() >= PARKED {
             drop(parked);
             return ticket.fail(&unknown("too many calls wait for profiles to be linked"));
@@ -74,7 +76,9 @@ impl Courier {
 
     /// The ticket of a walk that has ended, if it is here.
     pub(super) fn unpark(&self, done: &Completed) -> Option<EventTicket> {
-        let ticket = self.parked.lock().remove(&done.saga).map(|(ticket, _)| ticket);
+        // Held until the end is remembered, as `park` holds it.
+        let mut parked = self.parked.lock();
+        let ticket = parked.remove(&done.saga).map(|(ticket, _)| ticket);
         if ticket.is_none() {
             let mut ended = self.ended.lock();
             if ended.len() >= ENDED {
