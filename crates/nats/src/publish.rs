@@ -122,7 +122,10 @@ impl Nats {
                     tokio::time::sleep(NOT_NOW_PAUSE.min(left)).await;
                 }
                 Err(RequestError::Disconnected) => {}
-                Err(error @ RequestError::Refused { .. }) => return Err(PublishError::Unavailable(error.to_string())),
+                Err(error @ RequestError::Refused { .. }) if !repeated => {
+                    return Err(PublishError::Unavailable(error.to_string()));
+                }
+                Err(error @ RequestError::Refused { .. }) => return Err(PublishError::Unknown(error.to_string())),
                 Err(error) => {
                     why = error.to_string();
                     repeated = true;
