@@ -364,19 +364,14 @@ impl<L: EventLog> Replica<L> {
         }
     }
 
-    /// Waits until everything has been applied that is in the log now, as it says itself after this was called; whether
-    /// that is so, or a partition has stopped.
-    pub(crate) async fn catch_up_afresh(&self) -> bool {
-        let asked = Instant::now();
-        while self.inner.log.silence() >= asked.elapsed() {
-            tokio::time::sleep(LISTEN_AGAIN).await;
-        }
-        for partition in self.partitions().iter() {
-            if self.applied_to(partition, self.inner.log.last(partition)).await.is_err() {
-                return false;
-            }
-        }
-        true
+    /// Whether a partition has applied its log up to here.
+    pub(crate) fn has_applied(&self, partition: Partition, upto: Position) -> bool {
+        self.inner.slots[partition.index()].state.read().position >= upto
+    }
+
+    /// Whether a partition has stopped for good.
+    pub(crate) fn has_stopped(&self, partition: Partition) -> bool {
+        self.inner.check(partition).is_err()
     }
 
     /// P of the log.
@@ -562,8 +557,6 @@ impl<L: EventLog> Drop for Replica<L> {
 
 /// How long closing waits for the log to deliver what was appended: a log that cannot be read now is read at the next start.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a log that was silent is listened to again.
-const LISTEN_AGAIN: Duration = Duration::from_millis(50);
 /// How often the sweeper looks for ended profiles. Ours: a look reads every profile of a partition once.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// Ended profiles freed at one go, under the partition's lock. Ours: some milliseconds.

@@ -9,7 +9,11 @@
 //! - A visit leaves it when this node's replica has applied its event id, and for no other reason ([`Spool::applied`]).
 //!   That it has left is durable before a checkpoint that has its effect ([`Spool::flush`]): so what is still in it after a
 //!   restart, once the log has been read to its end, is not in the log.
-//! - While it holds visits of a partition, all visits of that partition go through it, so that none overtakes another.
+//! - While it holds visits of a partition, the native visits that come for that partition go through it, so that none
+//!   overtakes another. Delivery calls and the visits of NATS producers are not spooled, and go past it: their callers learn
+//!   at once, or try again by themselves.
+//! - Partitions do not wait for one another: one whose log is silent, or that has stopped, holds up only its own. For one that
+//!   has stopped nothing is taken; what it has in here stays until the node starts again with that partition well.
 
 pub(crate) mod drain;
 mod store;
@@ -90,6 +94,8 @@ pub(crate) struct Spooled {
 pub(crate) struct New<'v> {
     pub(crate) partition: Partition,
     pub(crate) visit: &'v Visit<'v>,
+    /// The log is not heard from, and may have it already.
+    pub(crate) in_doubt: bool,
 }
 
 /// A visit as the index knows it.
@@ -135,8 +141,9 @@ pub(crate) struct Spool {
     index: Mutex<Index>,
     /// Visits of each partition that are not applied.
     waiting: Box<[AtomicU64]>,
-    /// Some came while the log was not heard from: it has to be read to its end before they are given to it.
-    doubt: AtomicBool,
+    /// Of each partition: some came while its log was not heard from, which has to be read to its end before they are given
+    /// to it.
+    doubt: Box<[AtomicBool]>,
     store: Store,
     max_bytes: u64,
     /// Told when there is something to drain.
@@ -229,7 +236,7 @@ impl Spool {
             index: Mutex::new(index),
             waiting,
             // Of what the process before appended nobody here knows the outcome.
-            doubt: AtomicBool::new(true),
+            doubt: partitions.iter().map(|_| AtomicBool::new(true)).collect(),
             store,
             max_bytes: config.max_bytes,
             filled: Notify::new(),
@@ -260,17 +267,30 @@ impl Spool {
         level
     }
 
-    /// Takes visits, each with an event id and a time, in this order; done when they are durable. `in_doubt` says that the
-    /// log is not heard from, and may have one of them already; `seen` whether the replica has applied one.
+    /// Whether the log of a partition may have visits of it that are in here.
+    fn doubts(&self, partition: Partition) -> bool {
+        self.doubt[partition.index()].load(Ordering::SeqCst)
+    }
+
+    fn doubt(&self, partition: Partition) {
+        self.doubt[partition.index()].store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was in doubt; from here on it is not.
+    fn take_doubt(&self, partition: Partition) -> bool {
+        self.doubt[partition.index()].swap(false, Ordering::SeqCst)
+    }
+
+    /// Takes visits, each with an event id and a time, in this order; done when they are durable. `seen` says whether the
+    /// replica has applied one.
     pub(crate) async fn put(
         &self,
         visits: &[New<'_>],
-        in_doubt: bool,
         seen: impl Fn(&New<'_>) -> bool,
     ) -> Vec<Result<Spooled, Refused>> {
         // Before they are in the index: who finds them there must find this too.
-        if in_doubt {
-            self.doubt.store(true, Ordering::SeqCst);
+        for new in visits.iter().filter(|new| new.in_doubt) {
+            self.doubt(new.partition);
         }
         let mut placed = Placed::default();
         {
@@ -407,12 +427,14 @@ impl Spool {
         self.store.flush()
     }
 
-    /// The next visits for the log, at most so many: the first of each visitor, so that one that fails is overtaken by none
-    /// of its visitor's.
-    fn round(&self, most: usize) -> Vec<(u64, Partition)> {
+    /// The next visits for the log, at most so many, of the partitions that are `ready`: the first of each visitor, so that
+    /// one that fails is overtaken by none of its visitor's.
+    fn round(&self, most: usize, ready: &[bool]) -> Vec<(u64, Partition)> {
         let index = self.index.lock();
         let mut visitors = HashSet::new();
-        let first = index.held.iter().take(LOOKED_AT).filter(|(_, held)| visitors.insert(held.visitor));
+        // Those of the others are passed over first: however many they are, they hold up nobody.
+        let could_go = index.held.iter().filter(|(_, held)| ready[held.partition.index()]).take(LOOKED_AT);
+        let first = could_go.filter(|(_, held)| visitors.insert(held.visitor));
         first.take(most).map(|(seq, held)| (*seq, held.partition)).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -33,8 +33,8 @@ struct Frames {
     /// Per partition the last position.
     last: Vec<u64>,
     failures: VecDeque<Failure>,
-    /// How every append fails while nobody can read either.
-    outage: Option<Failure>,
+    /// How every append fails while nobody can read either, and since when.
+    outage: Option<(Failure, Instant)>,
 }
 
 struct Shared {
@@ -85,7 +85,11 @@ impl MemoryLog {
 
     /// Cuts everybody off, or brings the log back: meanwhile every append fails like this, and nobody reads on.
     pub fn cut_off(&self, failure: Option<Failure>) {
-        self.0.frames.lock().outage = failure;
+        let mut frames = self.0.frames.lock();
+        // Another way to fail is the same outage.
+        let since = frames.outage.map_or_else(Instant::now, |(_, since)| since);
+        frames.outage = failure.map(|failure| (failure, since));
+        drop(frames);
         self.0.changed.notify_waiters();
     }
 
@@ -94,7 +98,7 @@ impl MemoryLog {
         if let Some(what) = unfit(&group, self.0.partitions) {
             return vec![Err(AppendError::Unavailable(what.into())); group.len()];
         }
-        let failure = frames.failures.pop_front().or(frames.outage);
+        let failure = frames.failures.pop_front().or(frames.outage.map(|(failure, _)| failure));
         let unknown = AppendError::Unknown("a test wants it so".into());
         let failed = |error: AppendError| vec![Err(error); group.len()];
         match failure {
@@ -144,7 +148,7 @@ impl EventLog for MemoryLog {
     }
 
     fn silence(&self) -> Duration {
-        self.0.frames.lock().outage.map_or(Duration::ZERO, |_| Duration::MAX)
+        self.0.frames.lock().outage.map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 
     async fn append(&self, frames: Vec<(Partition, Bytes)>) -> Vec<Result<Position, AppendError>> {

@@ -176,7 +176,8 @@ async fn take<L: EventLog>(
 }
 
 fn way<L: EventLog>(app: &App<L>, partition: Partition) -> Way {
-    let Some(spool) = &app.spool else { return Way::Log };
+    // The log's way says why a partition has stopped.
+    let Some(spool) = app.spool.as_ref().filter(|_| !app.replica.has_stopped(partition)) else { return Way::Log };
     if app.replica.silence_of(partition) > HEARD_WITHIN {
         return Way::Silent;
     }

@@ -23,12 +23,12 @@ async fn a_copy_of_what_another_call_could_not_write_is_written_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let visit = Visit { client: "demo", home: "tnt:a", event_id: Some("e1"), ..Visit::default() };
-    let new = New { partition: Partition(1), visit: &visit };
+    let new = New { partition: Partition(1), visit: &visit, in_doubt: false };
     let unseen = |_: &New<'_>| false;
 
     // The copy is written before the first call fails: it stays.
     let first = place(&spool, &new);
-    assert_eq!(spool.put(std::slice::from_ref(&new), false, unseen).await, [Ok(Spooled { first_tnt_id: None })]);
+    assert_eq!(spool.put(std::slice::from_ref(&new), unseen).await, [Ok(Spooled { first_tnt_id: None })]);
     spool.take_back(&first);
     assert_eq!(spool.level().visits, 1);
     spool.flush().unwrap();

@@ -1,7 +1,9 @@
 //! The outage spool: what it promises while the log is away, and that all of it counts once when it is back.
 
+use cameo_eventlog::EventLog;
+use cameo_eventlog::frame::{AppenderId, FrameBuilder};
 use cameo_eventlog::memory::Failure;
-use cameo_profile::limits;
+use cameo_profile::{Address, Partition, limits};
 use serde_json::json;
 
 use super::*;
@@ -29,12 +31,22 @@ impl Rig {
 
     /// Waits until the spool is empty.
     async fn drained(&self) {
+        self.drained_to(0).await;
+    }
+
+    /// Waits until no more than so many visits are in the spool.
+    async fn drained_to(&self, left: u64) {
         let empty = async {
-            while self.spooled().await > 0 {
+            while self.spooled().await > left {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::time::timeout(PATIENCE, empty).await.expect("the spool is drained");
+    }
+
+    /// How many frames the log has.
+    fn frames(&self) -> u64 {
+        (0..4).map(|partition| self.log.last(Partition(partition)).0).sum()
     }
 
     async fn visits_of(&self, visitor: &str) -> Option<String> {
@@ -124,17 +136,21 @@ async fn what_the_log_had_all_along_counts_once_however_long_the_outage_was() {
     for restart in [false, true] {
         let mut rig = rig().await;
         let other = Rig::over(rig.log.clone(), rig.clock.clone(), tempfile::tempdir().unwrap(), None).await;
+        let frames = rig.frames();
         rig.log.cut_off(Some(Failure::UnknownButWritten));
-        // Each written, none answered; the first of a partition goes to the log, the others only into the spool.
+        // The first of a partition goes to the log, which has it and does not answer; the others only into the spool.
         for (event, visitor) in ["a", "b", "c", "d"].into_iter().enumerate() {
             rig.visit(&Rig::counted(event as u32, visitor)).await.expect(202);
         }
-        // One without an event id of its own could be there twice: it is left to the caller, as without a spool.
-        let unheld = ["e", "f", "g", "h", "i", "j", "k"];
-        for visitor in unheld {
+        // One without an event id of its own could be there twice: it is left to the caller, as without a spool. Behind
+        // others it goes into the spool, and is not in the log.
+        let nameless = ["e", "f", "g", "h", "i", "j", "k"];
+        for visitor in nameless {
             let status = rig.visit(&json!({"sessionId": "s", "ids": {"tntId": visitor}})).await.status.as_u16();
             assert!(matches!(status, 202 | 503), "{status}");
         }
+        // So some were written, and others were not.
+        assert!(rig.frames() > frames && rig.spooled().await > 0);
         rig.clock.set(NOW + 2 * limits::EVENT_ID_WINDOW_MS);
         // The other edge is back first.
         if restart {
@@ -154,10 +170,69 @@ async fn what_the_log_had_all_along_counts_once_however_long_the_outage_was() {
             }
         }
         rig.drained().await;
-        for visitor in ["a", "b", "c", "d"] {
+        for visitor in ["a", "b", "c", "d"].into_iter().chain(nameless) {
             assert_eq!(rig.visits_of(visitor).await.as_deref(), Some("1"), "{visitor}, restart: {restart}");
         }
     }
+}
+
+/// A partition whose log cannot be read on has its visits wait; nobody else's do, and no more are taken for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_has_stopped_holds_up_no_other() {
+    let rig = rig().await;
+    let stopped = Partition(2);
+    let code = ClientCode::new("demo").unwrap();
+    let count = PartitionCount::new(4).unwrap();
+    let is_stopped = |visitor: &str| {
+        let address = format!("tnt:{visitor}");
+        Address::from_canonical(&address).partition(&code, count) == stopped
+    };
+    let visitors: Vec<_> = (0..40).map(|n| format!("v{n}")).collect();
+    let (theirs, healthy): (Vec<_>, Vec<_>) = visitors.iter().partition(|visitor| is_stopped(visitor));
+    assert!(!theirs.is_empty() && !healthy.is_empty());
+
+    rig.log.cut_off(Some(Failure::Unavailable));
+    // Those of the partition first: they stand in front of all others.
+    for (event, visitor) in (0..).zip(theirs.iter().chain(&healthy)) {
+        rig.visit(&Rig::counted(event, visitor)).await.expect(202);
+    }
+    // The first thing that is read when the log is back is an event of a kind that nobody knows.
+    let mut nonsense = FrameBuilder::with_capacity(64);
+    nonsense.push(|out| out.extend_from_slice(&[99, 1, 2]));
+    let (frame, _) = nonsense.finish(AppenderId(7), stopped, 1, 0);
+    rig.log.cut_off(Some(Failure::UnknownButWritten));
+    let frames = rig.frames();
+    rig.log.append(vec![(stopped, frame)]).await;
+    assert_eq!(rig.frames(), frames + 1);
+    rig.log.cut_off(None);
+    rig.drained_to(theirs.len() as u64).await;
+    let halted = || rig.edge.replica().health().halted.into_iter().map(|(partition, _)| partition).collect::<Vec<_>>();
+    let has_stopped = async {
+        while halted().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, has_stopped).await.expect("the partition stops");
+    assert_eq!(halted(), [stopped]);
+    for visitor in &healthy {
+        assert_eq!(rig.visits_of(visitor).await.as_deref(), Some("1"), "{visitor}");
+        // The log takes them at once again.
+        rig.visit(&Rig::counted(100, visitor)).await.expect(200);
+    }
+    // What the partition had stays; nothing more is taken for it, whoever asks.
+    for visitor in &theirs {
+        let refused = rig.visit(&Rig::counted(100, visitor)).await.expect(503);
+        assert!(refused.text.contains("partition 2 has stopped"), "{}", refused.text);
+        rig.visit(&json!({"sessionId": "s", "ids": {"tntId": visitor}})).await.expect(503);
+    }
+    assert_eq!(rig.spooled().await, theirs.len() as u64);
+    // Nor in the next outage, which the others' visits survive as ever.
+    rig.log.cut_off(Some(Failure::Unavailable));
+    rig.visit(&Rig::counted(101, theirs[0])).await.expect(503);
+    rig.visit(&Rig::counted(101, healthy[0])).await.expect(202);
+    rig.log.cut_off(None);
+    rig.drained_to(theirs.len() as u64).await;
+    assert_eq!(rig.visits_of(healthy[0]).await.as_deref(), Some("3"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

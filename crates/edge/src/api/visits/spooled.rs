@@ -20,7 +20,7 @@ pub(super) async fn fall_back<L: EventLog>(
     now_ms: u64,
 ) -> Vec<Result<Became, SubmitError>> {
     let taken: Vec<_> = sent.iter().filter_map(|sent| Some((sent.placed.as_ref()?, sent.visit.as_ref()?))).collect();
-    let (mut encoded, mut in_doubt) = (Vec::new(), false);
+    let mut encoded = Vec::new();
     for (slot, (answer, (placed, (visit, way)))) in answers.iter().zip(taken).enumerate() {
         match answer {
             Err(SubmitError::Unavailable(_)) => {}
@@ -29,7 +29,7 @@ pub(super) async fn fall_back<L: EventLog>(
             _ => continue,
         }
         // The log has it, perhaps, or what another node appended of the same event: it is not heard from.
-        in_doubt |= *way != Way::Behind;
+        let in_doubt = *way != Way::Behind;
         let made_up = match visit.event_id() {
             Some(_) => None,
             None => match made_up() {
@@ -38,28 +38,35 @@ pub(super) async fn fall_back<L: EventLog>(
             },
         };
         // It has an event id from here on, so it goes as those do.
-        let placed = placed.entering(client, app.replica.partitions());
+        let entering = placed.entering(client, app.replica.partitions());
+        // A partition that has stopped takes nothing until the node starts again, if it ever does.
+        if [placed, &entering].iter().any(|placed| app.replica.has_stopped(placed.way.partition)) {
+            continue;
+        }
+        let placed = entering;
         let mut bytes = Vec::with_capacity(512);
         let with = Some((made_up.as_deref().unwrap_or_default(), now_ms));
         with_event(client, visit, &placed, with, |event| event.encode(&mut bytes));
-        encoded.push((slot, placed.way.partition, bytes, made_up));
+        encoded.push((slot, placed.way.partition, bytes, made_up, in_doubt));
     }
     let mut became: Vec<_> = answers.into_iter().map(|answer| answer.map(Became::Applied)).collect();
     if encoded.is_empty() {
         return became;
     }
-    let events: Vec<_> = encoded.iter().map(|(_, _, bytes, _)| Event::decode(bytes)).collect();
+    let events: Vec<_> = encoded.iter().map(|(_, _, bytes, ..)| Event::decode(bytes)).collect();
     let visits: Vec<(usize, New<'_>, Option<&String>)> = encoded
         .iter()
         .zip(&events)
-        .filter_map(|((slot, partition, _, made_up), event)| match event {
-            Ok(Event::Visit(visit)) => Some((*slot, New { partition: *partition, visit }, made_up.as_ref())),
+        .filter_map(|((slot, partition, _, made_up, in_doubt), event)| match event {
+            Ok(Event::Visit(visit)) => {
+                Some((*slot, New { partition: *partition, visit, in_doubt: *in_doubt }, made_up.as_ref()))
+            }
             _ => None,
         })
         .collect();
     let seen = |new: &New<'_>| app.replica.read(new.partition, |state, _| state.has_seen(new.visit)).unwrap_or(false);
     let news: Vec<_> = visits.iter().map(|(_, new, _)| New { ..*new }).collect();
-    let put = spool.put(&news, in_doubt, seen).await;
+    let put = spool.put(&news, seen).await;
     for ((slot, _, made_up), put) in visits.iter().zip(put) {
         // Refused, it is answered as without a spool.
         if let Ok(Spooled { first_tnt_id }) = put {
