@@ -1,6 +1,6 @@
 //! The outage spool of an edge: NATS goes, the edge is killed and killed again, and every acknowledged visit counts once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cameo_tests::cluster::{Cluster, Plan};
 use cameo_tests::http::Response;
@@ -67,6 +67,55 @@ fn visits_of_an_outage_survive_kills_and_count_once_on_every_edge() {
         cluster.visit(0, &format!("v{}", n % VISITORS), &format!("e{n}"));
     }
     assert_eq!(cluster.agreed(&ids), profiles);
+}
+
+/// One server of three is there and none has a quorum: who leads a stream goes on telling of it for a while.
+#[test]
+fn visits_are_spooled_at_once_while_nats_has_no_quorum() {
+    const ROUNDS: u64 = 3;
+    const AT_ONCE: Duration = Duration::from_secs(2);
+    let Some(mut cluster) = Cluster::planned(Plan { spool: true, ..Plan::of(3, 1) }) else { return };
+    let mut sent = 0;
+    let mut round = |cluster: &Cluster| {
+        let visits: Vec<_> = (sent..sent + VISITORS).map(visit).collect();
+        sent += VISITORS;
+        let began = Instant::now();
+        // Each by itself, as they lie in different streams; sent again until it is acknowledged, as callers do.
+        std::thread::scope(|scope| {
+            for visit in &visits {
+                scope.spawn(|| {
+                    wait::until("a visit that is taken", || {
+                        let answer = cluster.edge(0).post_json(VISITS, visit);
+                        matches!(answer.status, 200 | 202).then_some(())
+                    })
+                });
+            }
+        });
+        began.elapsed()
+    };
+    round(&cluster);
+    cluster.nats.kill(1);
+    cluster.nats.kill(2);
+    // Those that are under way when it happens wait for as long as an election may take.
+    let mut quick = 0;
+    wait::until("visits that are spooled at once", || {
+        quick = if round(&cluster) < AT_ONCE { quick + 1 } else { 0 };
+        (quick == ROUNDS).then_some(())
+    });
+    // And it stays so.
+    for _ in 0..ROUNDS {
+        let took = round(&cluster);
+        assert!(took < AT_ONCE, "{took:?}");
+        wait::pass(Duration::from_secs(3));
+    }
+    cluster.nats.restart(1);
+    cluster.nats.restart(2);
+    wait::until("an empty spool", || (spooled(&cluster, 0) == Some(0)).then_some(()));
+    let ids: Vec<_> = (0..VISITORS).map(|n| format!("v{n}")).collect();
+    for (n, profile) in (0..VISITORS).zip(&cluster.agreed(&ids)) {
+        let count = (0..sent).filter(|visit| visit % VISITORS == n).count();
+        assert_eq!(visits(profile), Some(count as u64), "v{n}: {profile}");
+    }
 }
 
 /// The disk of a spool: room for a new database, and quickly filled.

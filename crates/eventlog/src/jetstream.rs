@@ -95,6 +95,9 @@ struct Stream {
     first: AtomicU64,
     /// At how many lost connections it was last looked whether it still has what it had.
     looked: AtomicU64,
+    /// When the first append began since one was last answered. A leader that has lost its quorum tells of its stream all the
+    /// same, for a while.
+    unanswered: Mutex<Option<Instant>>,
 }
 
 struct Inner {
@@ -275,6 +278,7 @@ impl JetStreamLog {
                 last: AtomicU64::new(info.last),
                 first: AtomicU64::new(info.first),
                 looked: AtomicU64::new(nats.losses()),
+                unanswered: Mutex::default(),
                 watch: StreamWatch::start(nats.clone(), stream.clone(), info),
                 name: stream,
             });
@@ -325,7 +329,12 @@ impl Inner {
             // The same for every attempt, and for no other frame.
             let id = format!("{}.{partition}.{}", header.appender, header.counter);
             let publish = Publish { subject: subject.clone(), id, expected: None, headers: vec![], payload: bytes };
-            results.push(match self.publish(&self.streams[stream], &publish).await {
+            self.streams[stream].unanswered.lock().get_or_insert_with(Instant::now);
+            let stored = self.publish(&self.streams[stream], &publish).await;
+            if matches!(stored, Ok(_) | Err(PublishError::Full(_))) {
+                *self.streams[stream].unanswered.lock() = None;
+            }
+            results.push(match stored {
                 Ok(ack) => {
                     self.streams[stream].last.fetch_max(ack.seq, Ordering::AcqRel);
                     self.streams[stream].watch.tell(ack.seq);
@@ -464,7 +473,9 @@ impl EventLog for JetStreamLog {
     }
 
     fn silence_of(&self, partition: Partition) -> Duration {
-        self.0.streams[self.0.stream_of(partition)].watch.seen().at.elapsed()
+        let stream = &self.0.streams[self.0.stream_of(partition)];
+        let unanswered = stream.unanswered.lock().map(|since| since.elapsed()).unwrap_or_default();
+        stream.watch.seen().at.elapsed().max(unanswered)
     }
 
     async fn append(&self, frames: Vec<(Partition, Bytes)>) -> Vec<Result<Position, AppendError>> {

@@ -123,7 +123,8 @@ pub trait EventLog: Send + Sync + 'static {
         Duration::ZERO
     }
 
-    /// The same for what one partition is in: a part of the log that is silent leaves the others alone.
+    /// The same for what one partition is in, where also appends count that are not answered: a part of the log that is silent
+    /// leaves the others alone.
     fn silence_of(&self, _partition: Partition) -> Duration {
         self.silence()
     }
