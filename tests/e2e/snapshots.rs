@@ -272,3 +272,63 @@ fn a_server_is_restored_from_its_folder_into_a_new_directory() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("is there already"), "{said}");
 }
+
+#[test]
+fn partitions_whose_snapshots_are_of_different_moments_link_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (snapshots, early) = (dir.path().join("snapshots"), dir.path().join("early"));
+    let folder = snapshots.to_string_lossy().into_owned();
+    let flags = ["--snapshot-dir", &folder, "--snapshot-seconds", "0", "--admin-password", ADMIN_PASSWORD];
+    let server = Setup::at(&dir.path().join("lost")).with(&flags).start();
+    let take = || {
+        let take = Request::new("POST", "/v1/cluster/snapshots");
+        server.send(&take.header("Authorization", &basic("admin", ADMIN_PASSWORD))).expect(200);
+    };
+    let copy = |to: &Path, wanted: &dyn Fn(&str) -> bool| {
+        std::fs::create_dir_all(to).unwrap();
+        for file in std::fs::read_dir(&snapshots).unwrap().map(Result::unwrap) {
+            let name = file.file_name().into_string().unwrap();
+            if wanted(&name) {
+                std::fs::copy(file.path(), to.join(name)).unwrap();
+            }
+        }
+    };
+    let people: Vec<_> = (0..32).map(|n| (format!("d{n}"), format!("p{n}"))).collect();
+    let say = |server: &Server, ids: Value, name: &str, value: &str| {
+        common::visit(server, &json!({"sessionId": "s", "ids": ids, "profile": {name: value}}));
+    };
+    for (device, person) in &people {
+        say(&server, json!({"tntId": device}), "own", device);
+        say(&server, json!({"thirdPartyId": person}), "name", person);
+    }
+    take();
+    copy(&early, &|_| true);
+    for (device, person) in &people {
+        say(&server, json!({"tntId": device, "thirdPartyId": person}), "login", "first");
+    }
+    take();
+    server.kill();
+
+    for later in [0, 1] {
+        let mixed = dir.path().join(format!("mixed-{later}"));
+        copy(&mixed, &|name| name[..4].parse::<u16>().unwrap() % 2 == later);
+        for file in std::fs::read_dir(&early).unwrap().map(Result::unwrap) {
+            std::fs::copy(file.path(), mixed.join(file.file_name())).unwrap();
+        }
+        let (server, said) = restored(&mixed, &dir.path().join(format!("again-{later}")), None);
+        assert!(said.contains("are of different moments"), "{said}");
+        for (device, person) in &people {
+            let read = |kind: &str, id: &str| server.get(&format!("/v1/demo/profiles/{kind}/{id}")).expect(200).json();
+            say(&server, json!({"tntId": device, "thirdPartyId": person}), "login", "second");
+            let profile = read("tp", person);
+            assert_eq!(read("tnt", device), profile, "{device} and {person}");
+            for (name, own) in [("login", "second"), ("name", person), ("own", device)] {
+                let value = &profile["profileAttributes"][name]["value"];
+                // What was on its way between the moments is lost, but nothing is somebody else's.
+                assert!(value == own || value.is_null() && name != "login", "{device}: {name} is {value}");
+            }
+            say(&server, json!({"tntId": device}), "login", "third");
+            assert_eq!(read("tp", person)["profileAttributes"]["login"]["value"], "third", "{device}");
+        }
+    }
+}

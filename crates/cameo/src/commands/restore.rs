@@ -1,7 +1,8 @@
 //! `cameo restore`: a new cluster, or a new standalone server, from what was taken away before the old one was lost.
 //!
 //! Positions in a snapshot are those of its log. A new log has others, so whoever restores gives each snapshot the place
-//! before the first position of the new one.
+//! before the first position of the new one. Snapshots of partitions are of different moments, so all are read first, to find
+//! what they said to each other about links, and then copied with that made to fit (cameo-profile, state/moments.rs).
 
 use std::fs;
 use std::io::{BufWriter, Write as _};
@@ -14,9 +15,11 @@ use cameo_auth::bucket::{LocalBucket, NatsBucket};
 use cameo_auth::seal::Sealer;
 use cameo_eventlog::frame::Lineage;
 use cameo_eventlog::{
-    EmbeddedLog, EmbeddedOptions, EventLog, JetStreamLog, JetStreamOptions, LogId, LogTime, PartitionCount, Position,
+    EmbeddedLog, EmbeddedOptions, EventLog, JetStreamLog, JetStreamOptions, LogId, LogTime, Partition, PartitionCount,
+    Position,
 };
 use cameo_nats::Nats;
+use cameo_profile::state::{Agreed, Moments};
 use cameo_snapshot::{Folder, Head, Listed, Name, Objects, Plan, Reader, Store, Writer};
 use clap::Args;
 
@@ -75,7 +78,7 @@ pub(crate) async fn run(args: RestoreArgs) -> anyhow::Result<Done> {
             "{} is there already: a server is restored into a new data directory",
             control_dir.display()
         );
-        let profiles = restore_standalone(&data_dir, &store, &plan, partitions).await?;
+        let profiles = restore_standalone(&args.from, &data_dir, &store, &plan, partitions).await?;
         if let Some(control) = &control {
             restore_control(&control_dir, control).await?;
         }
@@ -155,7 +158,94 @@ fn chosen(listed: &[Listed], asked: Option<&str>) -> anyhow::Result<LogId> {
     }
 }
 
+/// Snapshots that are restored, one of each partition.
+struct Whole {
+    folder: PathBuf,
+    partitions: PartitionCount,
+    /// The newest intact one of each partition, if it has any.
+    of: Vec<Option<Name>>,
+    agreed: Agreed,
+}
+
+impl Whole {
+    /// Finds them, and what their partitions said to each other. `work` is for files that are gone afterwards.
+    async fn find(
+        folder: &Path,
+        store: &Store,
+        plan: &Plan,
+        partitions: PartitionCount,
+        work: &Path,
+    ) -> anyhow::Result<Self> {
+        let mut moments = Moments::new(partitions);
+        let mut of = Vec::with_capacity(plan.of.len());
+        for (partition, of_it) in partitions.iter().zip(&plan.of) {
+            let Some((one, path)) = intact(store, of_it, work, partition).await? else {
+                remark!("partition {partition} has no snapshot: it begins empty");
+                of.push(None);
+                continue;
+            };
+            let name = one.name;
+            note(&mut moments, &name, partitions, &path).with_context(|| format!("{name} cannot be used"))?;
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            of.push(Some(name));
+        }
+        let agreed = moments.agree();
+        if agreed.is_lossy() {
+            remark!(
+                "the snapshots are of different moments: addresses that were linked, or unlinked, in between may begin anew"
+            );
+        }
+        Ok(Self { folder: folder.to_owned(), partitions, of, agreed })
+    }
+
+    /// Whether a partition has nothing to begin with, not even numbers.
+    fn is_empty(&self, partition: Partition) -> bool {
+        self.of[partition.index()].is_none() && self.agreed.numbers(partition).is_none()
+    }
+
+    /// Writes what a partition begins with as a snapshot of another log.
+    fn write(&self, name: &Name, to: &Path) -> anyhow::Result<()> {
+        let (log, partition, position) = (name.log, name.partition, name.position);
+        let from = self.of[partition.index()].as_ref();
+        let mut reader = from.map(|name| Reader::open_as(&self.folder.join(name.to_string()), name)).transpose()?;
+        let (at, made_at_ms, lineage) = match &reader {
+            Some(reader) => (reader.head().at, reader.head().made_at_ms, reader.head().lineage.clone()),
+            None => (LogTime(0), 0, Lineage::new().encode()),
+        };
+        let head = Head { log, partitions: self.partitions, partition, position, at, made_at_ms, lineage };
+        let mut writer = Writer::new(BufWriter::new(fs::File::create(to)?), &head)?;
+        let mut numbers = self.agreed.numbers(partition);
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        while let Some(reader) = &mut reader
+            && reader.next(&mut key, &mut value)?
+        {
+            // Keys rise.
+            if let Some((own, numbers)) = numbers.take_if(|(own, _)| *own <= key) {
+                writer.pair(&own, &numbers)?;
+            }
+            if self.agreed.keeps(partition, &key, &value) {
+                writer.pair(&key, &value)?;
+            }
+        }
+        if let Some((own, numbers)) = numbers {
+            writer.pair(&own, &numbers)?;
+        }
+        writer.finish()?;
+        Ok(())
+    }
+}
+
+/// Takes note of what a snapshot says about its partition's links.
+fn note(moments: &mut Moments, name: &Name, partitions: PartitionCount, path: &Path) -> anyhow::Result<()> {
+    let mut reader = Reader::open_as(path, name)?;
+    ensure!(reader.head().partitions == partitions, "it is of a log with other partitions");
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    while reader.next(&mut key, &mut value)? && moments.note(name.partition, &key, &value)? {}
+    Ok(())
+}
+
 async fn restore_standalone(
+    from: &Path,
     data_dir: &Path,
     store: &Store,
     plan: &Plan,
@@ -168,15 +258,15 @@ async fn restore_standalone(
     let options = EmbeddedOptions { partitions: Some(partitions), ..EmbeddedOptions::new(data_dir.join("log")) };
     let log = EmbeddedLog::open(options).context("cannot make the log")?;
     let work = tempfile_dir(data_dir)?;
+    let whole = Whole::find(from, store, plan, partitions, &work).await?;
     let mut profiles = 0;
-    for (partition, of_it) in partitions.iter().zip(&plan.of) {
-        let Some((one, path)) = intact(store, of_it, &work, partition).await? else {
-            remark!("partition {partition} has no snapshot: it begins empty");
-            continue;
-        };
-        let mut reader = Reader::open_as(&path, &one.name)?;
-        ensure!(reader.head().partitions == partitions, "{} is of a log with other partitions", one.name);
+    for partition in partitions.iter().filter(|partition| !whole.is_empty(*partition)) {
+        let name = Name { partition, position: Position::START, log: log.id() };
+        let path = work.join(format!("restored-{partition}"));
+        whole.write(&name, &path).with_context(|| format!("cannot prepare partition {partition}"))?;
+        let mut reader = Reader::open_as(&path, &name)?;
         profiles += cameo_edge::restore_partition(data_dir.join("checkpoint"), &log, &mut reader)?;
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     Ok(profiles)
@@ -207,15 +297,11 @@ async fn restore_cluster(
     }
     let to = Store::Objects(Objects::new(&nats, NAME));
     let work = tempfile_dir(&args.from)?;
-    for (partition, of_it) in partitions.iter().zip(&plan.of) {
-        let found = intact(from, of_it, &work, partition).await?;
-        if found.is_none() {
-            remark!("partition {partition} has no snapshot: it begins empty");
-        }
+    let whole = Whole::find(&args.from, from, plan, partitions, &work).await?;
+    for partition in partitions.iter() {
         let path = work.join(format!("restored-{partition}"));
         let name = Name { partition, position: BEGINNING, log: log.id() };
-        let found = found.map(|(one, path)| (one.name, path));
-        move_to(&name, partitions, found, &path).with_context(|| format!("cannot prepare {name}"))?;
+        whole.write(&name, &path).with_context(|| format!("cannot prepare {name}"))?;
         to.put(&name, &path).await?;
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
@@ -233,35 +319,8 @@ async fn restore_cluster(
     Ok(Done::Whole)
 }
 
-/// Writes a snapshot with the pairs of another one, or none, as one of another log.
-fn move_to(name: &Name, partitions: PartitionCount, from: Option<(Name, PathBuf)>, to: &Path) -> anyhow::Result<()> {
-    let mut reader = from.map(|(name, path)| Reader::open_as(&path, &name)).transpose()?;
-    let (at, made_at_ms, lineage) = match &reader {
-        Some(reader) => {
-            let head = reader.head();
-            ensure!(head.partitions == partitions, "it is of a log with other partitions");
-            (head.at, head.made_at_ms, head.lineage.clone())
-        }
-        None => (LogTime(0), 0, Lineage::new().encode()),
-    };
-    let (log, partition, position) = (name.log, name.partition, name.position);
-    let head = Head { log, partitions, partition, position, at, made_at_ms, lineage };
-    let mut writer = Writer::new(BufWriter::new(fs::File::create(to)?), &head)?;
-    let (mut key, mut value) = (Vec::new(), Vec::new());
-    while let Some(reader) = &mut reader {
-        if !reader.next(&mut key, &mut value)? {
-            break;
-        }
-        writer.pair(&key, &value)?;
-    }
-    writer.finish()?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use cameo_eventlog::Partition;
-
     use super::*;
 
     #[test]

@@ -49,11 +49,23 @@ pub(crate) struct OutboxChanges {
 
 /// What outlives the messages, as stored: numbers of the next message to each partition, and of the last one from each.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Counters {
-    first: Vec<(u16, u64)>,
-    heard: Vec<(u16, u64)>,
-    epoch: u64,
-    sagas: u64,
+pub(super) struct Counters {
+    /// Of the first message that waits for each partition, or else of the next.
+    pub(super) first: Vec<(u16, u64)>,
+    pub(super) heard: Vec<(u16, u64)>,
+    pub(super) epoch: u64,
+    pub(super) sagas: u64,
+}
+
+impl Counters {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec(self).expect("plain data always encodes into memory")
+    }
+
+    /// `None` when the bytes are none of ours.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        rmp_serde::from_slice(bytes).ok()
+    }
 }
 
 impl Outbox {
@@ -114,13 +126,13 @@ impl Outbox {
     /// The counters as stored, with those of others that stand beside them.
     pub(crate) fn counters(&self, epoch: u64, sagas: u64) -> Vec<u8> {
         let first = self.queues.iter().map(|(to, queue)| (*to, queue.first)).collect();
-        let counters = Counters { first, heard: self.heard.iter().map(|(f, n)| (*f, *n)).collect(), epoch, sagas };
-        rmp_serde::to_vec(&counters).expect("plain data always encodes into memory")
+        let heard = self.heard.iter().map(|(from, number)| (*from, *number)).collect();
+        Counters { first, heard, epoch, sagas }.encode()
     }
 
     /// Takes counters from a checkpoint; returns those of the others. Comes before the messages.
     pub(crate) fn restore_counters(&mut self, bytes: &[u8]) -> Option<(u64, u64)> {
-        let counters: Counters = rmp_serde::from_slice(bytes).ok()?;
+        let counters = Counters::decode(bytes)?;
         self.heard = counters.heard.into_iter().collect();
         for (to, first) in counters.first {
             self.queues.insert(to, Queue { first, saved: (first, first), messages: VecDeque::new() });

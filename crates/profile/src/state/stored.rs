@@ -28,9 +28,9 @@ const NAME: [u8; 2] = [VERSION, b'n'];
 const EVENT_ID: [u8; 2] = [VERSION, b'e'];
 const BATCH: [u8; 2] = [VERSION, b'b'];
 const PROFILE: [u8; 2] = [VERSION, b'p'];
-const ALIAS: [u8; 2] = [VERSION, b'a'];
-const NUMBERS: [u8; 2] = [VERSION, b'm'];
-const MESSAGE: [u8; 2] = [VERSION, b'o'];
+pub(super) const ALIAS: [u8; 2] = [VERSION, b'a'];
+pub(super) const NUMBERS: [u8; 2] = [VERSION, b'm'];
+pub(super) const MESSAGE: [u8; 2] = [VERSION, b'o'];
 
 /// What changed since the last time it was taken. Deletes come before puts: a key may be in both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +71,7 @@ fn message_key(to: u16, number: u64) -> Vec<u8> {
     [&MESSAGE, &to.to_be_bytes()[..], &number.to_be_bytes()[..]].concat()
 }
 
-fn split_message(rest: &[u8]) -> Option<(u16, u64)> {
+pub(super) fn split_message(rest: &[u8]) -> Option<(u16, u64)> {
     let (to, number) = rest.split_first_chunk::<2>()?;
     Some((u16::from_be_bytes(*to), u64::from_be_bytes(number.try_into().ok()?)))
 }

@@ -3,6 +3,7 @@
 
 mod large;
 mod model;
+mod moments;
 mod world;
 
 use proptest::prelude::*;
