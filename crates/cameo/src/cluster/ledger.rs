@@ -6,6 +6,7 @@
 //! cameo.ledger.{edge}.append     partition (u16, big-endian) and event; answered when the edge has applied it
 //! cameo.ledger.{edge}.ask        a question about batches
 //! ```
+//! An edge takes only the events of batches from it: the name of a gateway is no right to change profiles by other ways.
 //! A gateway stays with one edge for as long as that answers, so that its events keep their order. An append that is not
 //! answered is of unknown outcome; the rows of a file are asked for again and counted once, whichever edge takes them.
 
@@ -109,17 +110,37 @@ fn start<L: EventLog>(
     ledger: &ReplicaLedger<L>,
     payload: &[u8],
 ) -> impl Future<Output = Result<Outcome, LedgerError>> + Send + use<L> {
-    let begun = (|| {
-        let bad = |error: String| LedgerError::Unavailable(format!("the event cannot be read: {error}"));
-        let (partition, event) = payload.split_first_chunk().ok_or_else(|| bad("it is too short".into()))?;
-        let partition = Partition(u16::from_be_bytes(*partition));
-        let event = Event::decode(event).map_err(|error| bad(error.to_string()))?;
-        if partition.0 >= ledger.partitions().get() {
-            return Err(LedgerError::Unavailable(format!("there is no partition {partition}")));
-        }
-        Ok(ledger.append(partition, &event))
-    })();
+    let begun = read(payload, ledger.partitions()).map(|(partition, event)| ledger.append(partition, &event));
     async { begun?.await }
+}
+
+/// What a gateway asks to append, and where.
+fn read(payload: &[u8], partitions: PartitionCount) -> Result<(Partition, Event<'_>), LedgerError> {
+    let bad = |error: String| LedgerError::Unavailable(format!("the event cannot be read: {error}"));
+    let (partition, event) = payload.split_first_chunk().ok_or_else(|| bad("it is too short".into()))?;
+    let partition = Partition(u16::from_be_bytes(*partition));
+    let event = Event::decode(event).map_err(|error| bad(error.to_string()))?;
+    if partition.0 >= partitions.get() {
+        return Err(LedgerError::Unavailable(format!("there is no partition {partition}")));
+    }
+    match event {
+        Event::BatchOpened(_) | Event::BatchRows(_) | Event::BatchErrors(_) | Event::BatchClosed(_) => {
+            Ok((partition, event))
+        }
+        Event::Visit(_)
+        | Event::Update(_)
+        | Event::Erase(_)
+        | Event::ClientSettings(_)
+        | Event::Unlink(_)
+        | Event::DropAlias(_)
+        | Event::Relay(_)
+        | Event::Delivered(_) => {
+            let why =
+                "a gateway appends events of batches, and this is another; gateway and edges must be of one version";
+            tracing::warn!(eventlog.partition = partition.0, "an event that is none of a batch was refused");
+            Err(LedgerError::Unavailable(why.into()))
+        }
+    }
 }
 
 fn answer_later<T: Serialize + Send>(
@@ -273,5 +294,55 @@ impl Ledger for RemoteLedger {
             LedgerError::Unknown(why) => LedgerError::Unavailable(why),
             error => error,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cameo_profile::event::{
+        BatchClosed, BatchErrors, BatchOpened, BatchRows, ClientSettings, Delivered, DropAlias, Erase, Relay, Unlink,
+        Update, Visit,
+    };
+
+    use super::*;
+
+    fn asked(partition: u16, event: &Event<'_>) -> Result<(), LedgerError> {
+        let mut payload = partition.to_be_bytes().to_vec();
+        event.encode(&mut payload);
+        let partitions = PartitionCount::new(4).unwrap();
+        let (read_partition, read_event) = read(&payload, partitions)?;
+        assert_eq!((read_partition, &read_event), (Partition(partition), event));
+        Ok(())
+    }
+
+    #[test]
+    fn an_edge_appends_events_of_batches_for_a_gateway_and_no_others() {
+        let of_batches = [
+            Event::BatchOpened(BatchOpened::default()),
+            Event::BatchRows(BatchRows::default()),
+            Event::BatchErrors(BatchErrors::default()),
+            Event::BatchClosed(BatchClosed::default()),
+        ];
+        for event in of_batches {
+            assert_eq!(asked(3, &event), Ok(()), "{event:?}");
+            let refused = asked(4, &event).unwrap_err().to_string();
+            assert!(refused.contains("no partition 4"), "{refused}");
+        }
+        let others = [
+            Event::Visit(Visit::default()),
+            Event::Update(Update::default()),
+            Event::Erase(Erase::default()),
+            Event::ClientSettings(ClientSettings::default()),
+            Event::Unlink(Unlink::default()),
+            Event::DropAlias(DropAlias::default()),
+            Event::Relay(Relay::default()),
+            Event::Delivered(Delivered::default()),
+        ];
+        for event in others {
+            let refused = asked(0, &event).unwrap_err().to_string();
+            assert!(refused.contains("events of batches"), "{event:?}: {refused}");
+        }
+        let short = read(&[0], PartitionCount::new(4).unwrap()).unwrap_err().to_string();
+        assert!(short.contains("cannot be read"), "{short}");
     }
 }

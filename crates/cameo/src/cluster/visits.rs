@@ -1,7 +1,11 @@
 //! Visits from NATS producers: `cameo.visits.{client}`, a work queue that the edges drain into the log.
 //!
 //! A message goes when its visit has been applied. What an edge took and did not finish comes again, to any edge; its
-//! event id (the visit's own, else the message's id, else its place in the queue) makes it count once.
+//! event id (the visit's own, else the message's id, else its place in the queue) makes it count once. Partitions remember an
+//! id for an hour of log time ([`cameo_profile::limits::EVENT_ID_WINDOW_MS`]), and
+//! [`cameo_profile::limits::EVENT_IDS_REMEMBERED`] of them at most. So a message may count twice that was applied and comes again
+//! later than that: one whose acknowledgement an outage of over an hour has swallowed (at most `AT_ONCE` an edge), and one
+//! that its producer sends again after such an outage, as NATS itself remembers ids for `DUPLICATE_WINDOW` only.
 
 use std::sync::Arc;
 use std::time::Duration;
