@@ -389,6 +389,9 @@ pub struct Unlink<'a> {
     pub address: &'a str,
     /// Epoch of the alias that the edge saw; another one has been set since by somebody else.
     pub epoch: u64,
+    /// As of [`Erase::by`].
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<&'a str>,
 }
 
 /// An alias whose home seems to have ended: the fold looks, and drops it if that is so (ADR 8).

@@ -9,7 +9,7 @@ use cameo_profile::event::Unlink;
 use cameo_profile::{Event, Outcome};
 use serde::Deserialize;
 
-use super::native::{Target, address_of, missing, profile, resolve};
+use super::native::{Target, address_of, caller, missing, profile, resolve};
 use super::visit::{Object, Text};
 use super::{App, write};
 use cameo_http::{Family, Refusal, body, wording};
@@ -33,16 +33,17 @@ struct UnlinkRequest<'a> {
         (status = 404, description = "No such profile, or the address is not linked to it"), (status = 409, description = "The address is the profile's home, or was linked anew meanwhile")))]
 pub(super) async fn post<L: EventLog>(State(app): State<Arc<App<L>>>, target: Target, request: Request) -> Response {
     app.meters.updates.increment(1);
+    let by = caller(request.extensions());
     let unlinked = async {
         let plain = body::check_plain(request.headers());
         let body = body::read(request.into_body(), BODY_BYTES).await?;
         plain?;
-        unlink(&app, target, &body.bytes).await
+        unlink(&app, target, &body.bytes, by.as_deref()).await
     };
     unlinked.await.unwrap_or_else(|refusal| refusal.response(Family::Native))
 }
 
-async fn unlink<L: EventLog>(app: &App<L>, target: Target, body: &[u8]) -> Result<Response, Refusal> {
+async fn unlink<L: EventLog>(app: &App<L>, target: Target, body: &[u8], by: Option<&str>) -> Result<Response, Refusal> {
     let (client, address) = resolve(app, target)?;
     let client = &client.code;
     let Object(request): Object<UnlinkRequest<'_>> = wording::read(body)?;
@@ -59,7 +60,7 @@ async fn unlink<L: EventLog>(app: &App<L>, target: Target, body: &[u8]) -> Resul
         let text = format!("the profile lives at {kind}:{id} itself; unlink the other addresses from it instead");
         return Err(Refusal::new(409, text));
     };
-    let event = Unlink { client: client.as_str(), address: leaving.as_address().as_str(), epoch };
+    let event = Unlink { client: client.as_str(), address: leaving.as_address().as_str(), epoch, by };
     let partition = leaving.as_address().partition(client, app.replica.partitions());
     match app.replica.submit(partition, &Event::Unlink(event)).await? {
         Outcome::Unlink { found: true } => profile(app, client, &leaving, write::native).await,

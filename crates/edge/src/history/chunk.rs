@@ -105,7 +105,10 @@ pub(super) fn put_touch(out: &mut Vec<u8>, touch: &Touch) {
         Touch::Joined { address } => put_addressed(out, JOINED, address),
         Touch::More { address } => put_addressed(out, MORE, address),
         Touch::Left { address } => put_addressed(out, LEFT, address),
-        Touch::TakenOut { address } => put_addressed(out, TAKEN_OUT, address),
+        Touch::TakenOut { address, by } => {
+            put_addressed(out, TAKEN_OUT, address);
+            put_text(out, by.as_deref().unwrap_or_default());
+        }
         Touch::GivenBack => out.push(GIVEN_BACK),
         Touch::Linked { to, from, brought, held } => {
             out.push(if *brought { BROUGHT } else { LINKED });
@@ -154,7 +157,10 @@ pub(super) fn take_what(from: &mut Reader<'_>) -> Option<What> {
         JOINED => Touch::Joined { address: from.text().into() },
         MORE => Touch::More { address: from.text().into() },
         LEFT => Touch::Left { address: from.text().into() },
-        TAKEN_OUT => Touch::TakenOut { address: from.text().into() },
+        TAKEN_OUT => {
+            let (address, by) = (from.text().into(), from.text());
+            Touch::TakenOut { address, by: (!by.is_empty()).then(|| by.into()) }
+        }
         GIVEN_BACK => Touch::GivenBack,
         code @ (LINKED | BROUGHT) => {
             let (to, before) = (take_alias(from)?, take_alias(from));
@@ -252,7 +258,8 @@ mod tests {
             address().prop_map(|address| Touch::Joined { address }),
             address().prop_map(|address| Touch::More { address }),
             address().prop_map(|address| Touch::Left { address }),
-            address().prop_map(|address| Touch::TakenOut { address }),
+            (address(), prop::option::of(".+"))
+                .prop_map(|(address, by)| Touch::TakenOut { address, by: by.map(Into::into) }),
             Just(Touch::GivenBack),
             (alias(), prop::option::of(alias()), any::<bool>(), prop::collection::vec((address(), any::<u64>()), 0..3))
                 .prop_map(|(to, from, brought, held)| Touch::Linked { to, from, brought, held }),

@@ -133,17 +133,18 @@ impl Timeline {
 
     /// What linked an address to the profile, or took it away: the entry says all of it.
     fn link(&self, listed: &Listed) -> Option<Value> {
-        let (kind, address) = match listed.entry.touch()? {
-            Touch::Joined { address } => ("link", Some(address)),
-            Touch::Left { address } => ("leave", Some(address)),
-            Touch::TakenOut { address } => ("unlink", Some(address)),
-            Touch::GivenBack => ("return", None),
+        let (kind, address, by) = match listed.entry.touch()? {
+            Touch::Joined { address } => ("link", Some(address), None),
+            Touch::Left { address } => ("leave", Some(address), None),
+            Touch::TakenOut { address, by } => ("unlink", Some(address), by.as_deref()),
+            Touch::GivenBack => ("return", None, None),
             _ => return None,
         };
         let mut out = Map::new();
         out.insert("at".into(), time(listed.entry.at.ms()));
         out.insert("type".into(), json!(kind));
         put(&mut out, "address", address.map(|address| &**address));
+        put(&mut out, "by", by);
         self.put_via(&mut out, listed, None);
         Some(Value::Object(out))
     }

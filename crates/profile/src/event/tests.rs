@@ -100,7 +100,7 @@ fn one_of_each() -> Vec<(&'static str, Event<'static>)> {
                 failed: 1,
             }),
         ),
-        ("unlink", Event::Unlink(Unlink { client: "demo", address: "tnt:a1", epoch: 7 })),
+        ("unlink", Event::Unlink(Unlink { client: "demo", address: "tnt:a1", epoch: 7, by: None })),
         ("drop-alias", Event::DropAlias(DropAlias { client: "demo", address: "tnt:a1", epoch: 7 })),
         ("relay", Event::Relay(Relay { from: 3, first: 12, messages: vec![MessageBytes(MESSAGE)] })),
         ("delivered", Event::Delivered(Delivered { to: 9, upto: 12 })),

@@ -84,8 +84,7 @@ impl PartitionState {
         at: LogTime,
         client: u32,
         mut message: Message,
-        address: &str,
-        epoch: u64,
+        (address, epoch, by): (&str, u64, Option<Box<str>>),
         queue: &mut VecDeque<Message>,
     ) {
         let home = message.to.clone();
@@ -100,7 +99,7 @@ impl PartitionState {
             }
             draft.modified_at = at.0;
             self.put(at, client, &home, &draft);
-            self.touch(client, &home, Touch::TakenOut { address: address.into() });
+            self.touch(client, &home, Touch::TakenOut { address: address.into(), by });
         }
         let more = moved.as_mut().map_or(Vec::new(), |moved| moved.split_off(limits::MESSAGE_ATTRIBUTE_BYTES));
         let found = moved.is_some();

@@ -40,7 +40,13 @@ pub(crate) enum What {
     /// An address that was linked to this one follows another one by now.
     Left { address: Box<str>, epoch: u64 },
     /// An address is to get its profile back.
-    TakeOut { address: Box<str>, epoch: u64 },
+    TakeOut {
+        address: Box<str>,
+        epoch: u64,
+        /// Who asked for it.
+        #[serde(default)]
+        by: Option<Box<str>>,
+    },
     /// Here it is, if there was any.
     GiveBack(Option<Moved>),
     /// All of it has been given back.

@@ -56,6 +56,8 @@ pub enum Touch {
     TakenOut {
         /// Canonical text of the address.
         address: Box<str>,
+        /// Who asked for it, if known.
+        by: Option<Box<str>>,
     },
     /// It got its own part back from the profile that it was unlinked from.
     GivenBack,

@@ -134,7 +134,7 @@ impl PartitionState {
         let from = AliasTo { address: to.clone(), epoch: event.epoch };
         self.aliases.set(client, event.address, "", at.0);
         self.touch(client, event.address, Touch::Freed { from });
-        let what = What::TakeOut { address: event.address.into(), epoch: event.epoch };
+        let what = What::TakeOut { address: event.address.into(), epoch: event.epoch, by: event.by.map(Into::into) };
         Outcome::Forwarded(self.start(at, event.client, &to, what))
     }
 
@@ -170,7 +170,7 @@ impl PartitionState {
             What::GiveBack(moved) => self.give_back(at, client, &message, moved, queue),
             What::Unlinked { found } => self.complete(message, Outcome::Unlink { found }),
             what => {
-                if let What::Left { address, epoch } | What::TakeOut { address, epoch } = &what {
+                if let What::Left { address, epoch } | What::TakeOut { address, epoch, .. } = &what {
                     self.aliases.let_go(client, &message.to, address, *epoch);
                 }
                 let (message, what) = match self.go_on(at, client, message, what, false, queue) {
@@ -179,7 +179,9 @@ impl PartitionState {
                 };
                 match what {
                     What::Left { address, epoch } => self.left(at, client, &message, &address, epoch),
-                    What::TakeOut { address, epoch } => self.take_out(at, client, message, &address, epoch, queue),
+                    What::TakeOut { address, epoch, by } => {
+                        self.take_out(at, client, message, (&address, epoch, by), queue);
+                    }
                     What::More { child, epoch, attributes } => {
                         self.more(at, client, message, (child, epoch), attributes, queue);
                     }

@@ -167,4 +167,15 @@ async fn who_made_a_change_is_told() {
     let (entries, _) = rig.entries("").await;
     let who: Vec<_> = entries.iter().map(|entry| entry["by"].as_str()).collect();
     assert_eq!(who, [None, Some("token:pos"), Some("user:ada"), None]);
+    // In whatever partition the person lives.
+    for n in 0..8 {
+        let (device, person) = (format!("w{n}"), format!("W{n}"));
+        rig.visit(&json!({"ids": {"tntId": device, "thirdPartyId": person}})).await.expect(200);
+        let unlink = json!({"kind": "tnt", "id": device}).to_string();
+        let path = format!("/v1/demo/profiles/tp/{person}");
+        rig.send(by(Method::POST, &format!("{path}/unlink"), unlink, "user:ada")).await.expect(200);
+        let history = rig.get(&format!("{path}/history")).await.expect(200).json();
+        let newest = &history["entries"][0];
+        assert_eq!((&newest["type"], &newest["by"]), (&json!("unlink"), &json!("user:ada")), "{history}");
+    }
 }

@@ -85,7 +85,7 @@ impl Rig {
 
     fn unlink(&mut self, address: &str) -> LogTime {
         let epoch = self.replica().alias_epoch(&demo(), Address::from_canonical(address)).unwrap().unwrap();
-        self.settle(&[(self.partition(address), Event::Unlink(Unlink { client: "demo", address, epoch }))])
+        self.settle(&[(self.partition(address), Event::Unlink(Unlink { client: "demo", address, epoch, by: None }))])
     }
 
     fn erase(&mut self, address: &str) -> LogTime {

@@ -126,7 +126,7 @@ impl World {
             Lead::Alias { epoch, .. } => epoch,
             Lead::Home | Lead::Returning | Lead::Ended => 0,
         };
-        self.apply(partition, &Event::Unlink(Unlink { client: "demo", address, epoch }))
+        self.apply(partition, &Event::Unlink(Unlink { client: "demo", address, epoch, by: None }))
     }
 
     pub(super) fn read(&self, address: &str) -> Option<Seen> {
