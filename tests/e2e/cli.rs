@@ -181,7 +181,9 @@ fn exit_codes_mean_something() {
     assert_exit(&process::run(&["nonsense"]), WRONG_USAGE);
     assert_exit(&process::run(&["visit", "import"]), WRONG_USAGE);
     assert_exit(&process::run(&["standalone", "--partitions", "many"]), WRONG_USAGE);
-    assert_exit(&process::run(&["standalone", "--partitions", "5000"]), FAILED);
+    assert_exit(&process::run(&["standalone", "--partitions", "5000"]), WRONG_USAGE);
+    assert_exit(&process::run(&["edge", "--nats", "nats://127.0.0.1:1"]), WRONG_USAGE);
+    assert_exit(&process::run(&["config", "--config", "no-such-file.toml"]), WRONG_USAGE);
     assert_exit(&run(&server, &["visit", "send", "--session", "a b"]), FAILED);
     assert_exit(&run(&server, &["visit", "import", "no-such-file.log"]), FAILED);
     assert_exit(&run(&server, &["visit", "send", "--client", "nobody"]), NOT_FOUND);

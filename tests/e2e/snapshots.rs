@@ -195,6 +195,7 @@ fn a_cluster_that_was_lost_begins_again_from_exported_snapshots() {
     let refused = process::run(&restore(&to, &none, Some(&stranger)).iter().map(String::as_str).collect::<Vec<_>>());
     let said = process::said(&refused);
     assert!(!refused.status.success() && said.contains("signing key") && !none.exists(), "{said}");
+    assert!(!said.contains("good again"), "{said}");
 }
 
 #[test]

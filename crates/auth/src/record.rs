@@ -225,7 +225,7 @@ impl ClientRecord {
             return Err(Refused::bad("imsOrgId", format!("is 1 to {ORG_CHARS} printable characters without a space")));
         }
         if self.require_identity_signature && self.identity_secrets.is_empty() {
-            let reason = "needs a secret to sign with: make one first";
+            let reason = "needs a secret to sign with: make one first (`cameo identity rotate`)";
             return Err(Refused::conflict("requireIdentitySignature", reason));
         }
         if self.allowed_origins.len() > ORIGINS_MAX {

@@ -32,8 +32,14 @@ pub struct Verifying(ed25519_dalek::VerifyingKey);
 
 /// A text that is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an Ed25519 key of 64 hexadecimal digits")]
-pub struct NoKey;
+pub enum NoKey {
+    /// It is something else.
+    #[error("not an Ed25519 key of 64 hexadecimal digits")]
+    Shape,
+    /// It has the digits, and no key has these.
+    #[error("the key is damaged: it has 64 hexadecimal digits, but no Ed25519 key has these")]
+    Damaged,
+}
 
 /// Why an entry is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +83,7 @@ impl Sealer {
     /// # Errors
     /// When it is something else.
     pub fn from_hex(text: &str) -> Result<Self, NoKey> {
-        let bytes = Zeroizing::new(hex::decode::<32>(text.trim()).ok_or(NoKey)?);
+        let bytes = Zeroizing::new(hex::decode::<32>(text.trim()).ok_or(NoKey::Shape)?);
         Ok(Self(SigningKey::from_bytes(&bytes)))
     }
 
@@ -136,8 +142,8 @@ impl Verifying {
     /// # Errors
     /// When it is something else.
     pub fn from_hex(text: &str) -> Result<Self, NoKey> {
-        let bytes = hex::decode::<32>(text.trim()).ok_or(NoKey)?;
-        ed25519_dalek::VerifyingKey::from_bytes(&bytes).map(Self).map_err(|_| NoKey)
+        let bytes = hex::decode::<32>(text.trim()).ok_or(NoKey::Shape)?;
+        ed25519_dalek::VerifyingKey::from_bytes(&bytes).map(Self).map_err(|_| NoKey::Damaged)
     }
 
     /// 64 hexadecimal digits.
@@ -225,7 +231,10 @@ mod tests {
         let again = Sealer::from_hex(&format!("{}\n", *sealer.to_hex())).unwrap();
         assert_eq!(again.verifying(), sealer.verifying());
         assert!(!format!("{sealer:?}").contains(&**sealer.to_hex()));
-        assert!(Sealer::from_hex("00").is_err() && Verifying::from_hex("zz").is_err());
+        assert!(Sealer::from_hex("00").is_err());
+        assert_eq!(Verifying::from_hex("zz"), Err(NoKey::Shape));
+        // No point of the curve has this y.
+        assert_eq!(Verifying::from_hex(&format!("02{}", "00".repeat(31))), Err(NoKey::Damaged));
     }
 
     #[test]

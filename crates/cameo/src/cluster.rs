@@ -38,6 +38,7 @@ use http::HeaderValue;
 use http::header::CONNECTION;
 use tokio::net::TcpListener;
 
+use crate::commands::Usage;
 use crate::ledger::ReplicaLedger;
 use crate::out::say;
 use crate::process;
@@ -66,7 +67,7 @@ impl std::fmt::Display for Overtaken {
 
 /// Runs an edge until it is told to stop.
 pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
-    let config = args.resolve()?;
+    let config = args.resolve().map_err(Usage::of)?;
     process::run(&config.common.log, config.common.log_format, async |metrics| {
         let common = &config.common;
         let listener = listen(common).await?;
@@ -129,7 +130,7 @@ fn without_profiles() -> NodeStatus {
 
 /// Runs a gateway until it is told to stop.
 pub(crate) fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
-    let config = args.resolve()?;
+    let config = args.resolve().map_err(Usage::of)?;
     process::run(&config.common.log, config.common.log_format, async |metrics| {
         let common = &config.common;
         let listener = listen(common).await?;
@@ -159,7 +160,7 @@ pub(crate) fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
 
 /// Runs a control plane until it is told to stop.
 pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
-    let config = args.resolve()?;
+    let config = args.resolve().map_err(Usage::of)?;
     process::run(&config.common.log, config.common.log_format, async |metrics| {
         let common = &config.common;
         let listener = listen(common).await?;

@@ -139,7 +139,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Edge(args) => cluster::edge(*args).map(|()| Done::Whole),
         Command::Gateway(args) => cluster::gateway(*args).map(|()| Done::Whole),
         Command::Control(args) => cluster::control(*args).map(|()| Done::Whole),
-        Command::Config(args) => args.resolve().and_then(|config| {
+        Command::Config(args) => args.resolve().map_err(|error| Usage::of(error).into()).and_then(|config| {
             say!("{}", config.to_toml()?.trim_end())?;
             Ok(Done::Whole)
         }),
@@ -209,7 +209,8 @@ fn classify(error: &anyhow::Error) -> (u8, Option<String>) {
         Some(Error::NotTls { .. }) => (3, None),
         Some(Error::NoAuthorities { .. }) => (2, Some("A file of them is named by --ca FILE or CAMEO_CA.".into())),
         Some(Error::Refused { status: 404, .. }) => (4, None),
-        Some(Error::Refused { status: 401 | 403, .. }) => {
+        // 403: who asks is known, and may not.
+        Some(Error::Refused { status: 401, .. }) => {
             let text = "A token is given by --token or CAMEO_TOKEN; admin commands take --user with CAMEO_PASSWORD, or --api-key.";
             (1, Some(text.into()))
         }
@@ -226,6 +227,13 @@ pub(crate) fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
 /// What was asked for makes no sense, in a way that the parser of the command line cannot see: exit code 2.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
+
+impl Usage {
+    /// A configuration that makes no sense.
+    pub(crate) fn of(error: anyhow::Error) -> Self {
+        Self(format!("{error:#}"))
+    }
+}
 
 impl std::fmt::Display for Usage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

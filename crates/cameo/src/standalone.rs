@@ -20,6 +20,7 @@ use http::Method;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
+use crate::commands::Usage;
 use crate::config::{DurabilityArg, Standalone, StandaloneArgs};
 use crate::ledger::ReplicaLedger;
 use crate::nodes::LocalNodes;
@@ -31,7 +32,7 @@ mod tests;
 
 /// Runs until it is told to stop.
 pub(crate) fn run(args: StandaloneArgs) -> anyhow::Result<()> {
-    let config = args.resolve()?;
+    let config = args.resolve().map_err(Usage::of)?;
     process::run(&config.log.clone(), config.log_format, async |metrics| serve(config, metrics).await)
 }
 

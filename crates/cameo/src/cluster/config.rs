@@ -38,6 +38,9 @@ const DRAIN_SECONDS: u64 = 5;
 /// How old the snapshots of a cluster become by default: an edge that joins replays as much of the log.
 const SNAPSHOT_SECONDS: u64 = 300;
 
+/// The least that spool and log may be limited to, in bytes: the largest event fits.
+const MEGABYTE: u64 = 1_000_000;
+
 /// What every role is told.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -161,8 +164,12 @@ pub(crate) struct ControlArgs {
     /// A client (tenant) to create if it is not there, CODE or CODE:LIFETIME_DAYS; may be given several times [default: demo]
     #[arg(long = "client", env = "CAMEO_CLIENTS", value_name = "CODE[:DAYS]", value_delimiter = ',')]
     clients: Vec<String>,
-    /// File with the password of the first user, `admin`; without one, one is made up and printed once
-    #[arg(long, env = "CAMEO_ADMIN_PASSWORD_FILE", value_name = "FILE")]
+    /// Password of the first user, `admin`, of a new control store; without one, one is made up and printed once.
+    /// Better given as a variable or in a file: others can see flags
+    #[arg(long, env = "CAMEO_ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
+    admin_password: Option<Hidden>,
+    /// File with that password
+    #[arg(long, env = "CAMEO_ADMIN_PASSWORD_FILE", value_name = "FILE", conflicts_with = "admin_password")]
     admin_password_file: Option<PathBuf>,
     /// NATS servers that hold each frame and record, 1–5; fixed once the streams exist [default: 3]
     #[arg(long, env = "CAMEO_LOG_REPLICAS", value_name = "N")]
@@ -293,7 +300,7 @@ impl EdgeArgs {
         let checkpoint_seconds = self.checkpoint_seconds.unwrap_or(5);
         ensure!((1..=3600).contains(&checkpoint_seconds), "checkpoint_seconds is 1 to 3600, not {checkpoint_seconds}");
         let max_bytes = self.spool_max_bytes.unwrap_or(SPOOL_BYTES_DEFAULT);
-        ensure!(max_bytes >= 1 << 20, "spool_max_bytes is a megabyte or more, not {max_bytes}");
+        ensure!(max_bytes >= MEGABYTE, "spool_max_bytes is a megabyte (1000000) or more, not {max_bytes}");
         let spool = self.spool.map(|dir| SpoolConfig { dir, max_bytes });
         ensure!(
             spool.is_some() || self.spool_max_bytes.is_none(),
@@ -338,8 +345,10 @@ impl ControlArgs {
     /// Puts flags, variables, file and defaults together, and checks all of it.
     pub(crate) fn resolve(mut self) -> anyhow::Result<ControlConfig> {
         let mut file: Self = file(self.common.config.as_deref(), |file: &Self| &file.unknown)?;
-        or_file!(self, file: signing_key_file edge_url gateway_url node_ca admin_password_file log_replicas log_max_bytes partitions
-            retention_days);
+        or_file!(self, file: signing_key_file edge_url gateway_url node_ca log_replicas log_max_bytes partitions retention_days);
+        if self.admin_password.is_none() && self.admin_password_file.is_none() {
+            or_file!(self, file: admin_password admin_password_file);
+        }
         if self.clients.is_empty() {
             self.clients = file.clients;
         }
@@ -351,17 +360,25 @@ impl ControlArgs {
         } else {
             self.clients.iter().map(|text| parse_client(text)).collect::<Result<_, _>>()?
         };
+        let admin_password = match (self.admin_password, self.admin_password_file) {
+            (Some(_), Some(_)) => bail!("admin_password and admin_password_file say the same: give one of them"),
+            (None, Some(path)) => Some(Hidden(secret(&path)?)),
+            (given, None) => given,
+        };
         let log_replicas = self.log_replicas.unwrap_or(3);
         ensure!((1..=5).contains(&log_replicas), "log_replicas is 1 to 5, not {log_replicas}");
         let log_max_bytes = self.log_max_bytes.unwrap_or(-1);
-        ensure!(log_max_bytes == -1 || log_max_bytes >= 1 << 20, "log_max_bytes is a megabyte or more, or -1");
+        ensure!(
+            log_max_bytes == -1 || log_max_bytes >= MEGABYTE as i64,
+            "log_max_bytes is a megabyte (1000000) or more, or -1"
+        );
         Ok(ControlConfig {
             signing_key_file: self.signing_key_file.unwrap_or_else(|| common.data_dir.join("signing.key")),
             edge_url: self.edge_url.unwrap_or_else(|| "http://127.0.0.1:8081".into()),
             gateway_url: self.gateway_url.unwrap_or_else(|| "http://127.0.0.1:8082".into()),
             node_ca: self.node_ca,
             clients,
-            admin_password: self.admin_password_file.as_deref().map(secret).transpose()?.map(Hidden),
+            admin_password,
             log_replicas,
             log_max_bytes,
             partitions: self.partitions.map(PartitionCount::new).transpose()?,
@@ -402,6 +419,26 @@ mod tests {
     }
 
     #[test]
+    fn a_control_plane_takes_its_first_password_as_it_is_or_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        std::fs::write(&path, "in a file it is\n").unwrap();
+        let config = dir.path().join("control.toml");
+        std::fs::write(&config, "node = \"c\"\nnats = [\"nats://x\"]\nadmin_password = \"of the file\"\n").unwrap();
+        let resolve = |password: Option<&str>, file: Option<&Path>| {
+            let common = CommonArgs { config: Some(config.clone()), ..Default::default() };
+            let admin_password = password.map(|text| text.parse().unwrap());
+            let file = file.map(Path::to_owned);
+            ControlArgs { common, admin_password, admin_password_file: file, ..Default::default() }.resolve()
+        };
+        let taken = |password, file| resolve(password, file).unwrap().admin_password.map(|taken| taken.0.to_string());
+        assert_eq!(taken(None, None).as_deref(), Some("of the file"));
+        assert_eq!(taken(Some("given itself"), None).as_deref(), Some("given itself"));
+        assert_eq!(taken(None, Some(&path)).as_deref(), Some("in a file it is"));
+        assert!(resolve(Some("both"), Some(&path)).unwrap_err().to_string().contains("one of them"));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let failure = |text: &str| format!("{:#}", edge(text, EdgeArgs::default()).unwrap_err());
         let good = format!("node = \"e1\"\nnats = [\"nats://a:1\"]\ncontrol_key = \"{KEY}\"\n");
@@ -412,9 +449,13 @@ mod tests {
         assert!(failure(&good.replace("\"e1\"", "\"e 1\"")).contains("\"e 1\" has not"));
         assert!(failure(&good.replace("nats =", "nats_user = \"x\"\nnats =")).contains("--nats-password-file"));
         assert!(failure(&good.replace(KEY, "00")).contains("64 hexadecimal digits"));
+        assert!(failure(&good.replace(KEY, &"4".repeat(64))).contains("damaged"));
         assert!(failure(&format!("{good}drain_seconds = 301")).contains("0 to 300"));
         assert!(failure(&format!("{good}spool_max_bytes = 2000000")).contains("needs --spool"));
-        assert!(failure(&format!("{good}spool = \"s\"\nspool_max_bytes = 2")).contains("a megabyte or more"));
+        assert!(
+            failure(&format!("{good}spool = \"s\"\nspool_max_bytes = 999999")).contains("a megabyte (1000000) or more")
+        );
+        assert!(edge(&format!("{good}spool = \"s\"\nspool_max_bytes = 1000000"), EdgeArgs::default()).is_ok());
         assert!(failure(&format!("{good}nats_ca = \"/none/such\"")).contains("cannot read /none/such"));
     }
 }

@@ -60,14 +60,15 @@ pub(crate) async fn run(args: ImportArgs) -> anyhow::Result<Done> {
     let named = |(line, reason): (&usize, &str)| json!({"line": line, "reason": reason});
     let report = json!({
         "lines": log.entries.len() as u64 + log.malformed_lines,
-        "visits": sent.accepted,
+        "visits": sent.accepted + sent.spooled,
+        "spooled": sent.spooled,
         "refused": sent.refused,
         "refusedLines": sent.reasons.iter().map(|(line, reason)| named((line, reason))).collect::<Vec<_>>(),
         "visitors": visits_of.len(),
         "malformedLines": log.malformed_lines,
         "malformed": log.malformed.iter().map(|(line, reason)| named((line, reason))).collect::<Vec<_>>(),
         "seconds": seconds,
-        "visitsPerSecond": (sent.accepted as f64 / seconds) as u64,
+        "visitsPerSecond": ((sent.accepted + sent.spooled) as f64 / seconds) as u64,
         "busiest": busiest.map(|(id, visits)| json!({"tntId": tnt_id(*id), "visits": visits})),
     });
     if args.target.json {
@@ -99,9 +100,29 @@ fn progress(visits: u64, quiet: bool) -> ProgressBar {
 #[derive(Default)]
 struct Sent {
     accepted: u64,
+    /// Taken, and not visible yet: the server's log is away.
+    spooled: u64,
     refused: u64,
     /// Why the first ones were refused, with their lines.
     reasons: Vec<(usize, String)>,
+}
+
+impl Sent {
+    /// Takes note of what became of the visit of a line.
+    fn count(&mut self, line: usize, result: &serde_json::Value) {
+        match result["status"].as_str() {
+            Some("accepted") => self.accepted += 1,
+            Some("spooled") => self.spooled += 1,
+            _ => {
+                self.refused += 1;
+                // Lines of a lane are in the order of time, not of the file; the first ones are as good as any.
+                if self.reasons.len() < LISTED {
+                    let reason = result["error"]["message"].as_str().unwrap_or("no reason given");
+                    self.reasons.push((line, reason.to_owned()));
+                }
+            }
+        }
+    }
 }
 
 async fn send(client: &Client, log: &Arc<AccessLog>, shift_ms: i64, bar: &ProgressBar) -> anyhow::Result<Sent> {
@@ -124,6 +145,7 @@ async fn send(client: &Client, log: &Arc<AccessLog>, shift_ms: i64, bar: &Progre
             )),
         })?;
         all.accepted += sent.accepted;
+        all.spooled += sent.spooled;
         all.refused += sent.refused;
         all.reasons.extend(sent.reasons);
     }
@@ -147,16 +169,7 @@ async fn send_lane(
         let results = reply["results"].as_array().filter(|results| results.len() == batch.len());
         let results = results.ok_or_else(|| anyhow!("the reply has no result for each visit"))?;
         for (at, result) in batch.iter().zip(results) {
-            if result["status"] == "accepted" {
-                sent.accepted += 1;
-                continue;
-            }
-            sent.refused += 1;
-            // Lines of a lane are in the order of time, not of the file; the first ones are as good as any.
-            if sent.reasons.len() < LISTED {
-                let reason = result["error"]["message"].as_str().unwrap_or("no reason given");
-                sent.reasons.push((log.entries[*at].number, reason.to_owned()));
-            }
+            sent.count(log.entries[*at].number, result);
         }
         bar.inc(batch.len() as u64);
     }
@@ -229,6 +242,9 @@ fn print_report(report: &serde_json::Value, log: &AccessLog, refused: &[(usize, 
         report["seconds"].as_f64().unwrap_or_default(),
         report["visitsPerSecond"]
     )?;
+    if report["spooled"] != 0 {
+        say!("{} spooled, not visible yet: they are counted when the server's log is back", report["spooled"])?;
+    }
     if log.malformed_lines > 0 {
         let listed = &log.malformed[..log.malformed.len().min(LISTED)];
         say!("{} malformed:", log.malformed_lines)?;
@@ -257,6 +273,17 @@ fn and_more(all: u64, listed: usize) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use crate::commands::clf;
+
+    #[test]
+    fn what_waits_in_a_spool_is_not_refused() {
+        let mut sent = Sent::default();
+        sent.count(1, &json!({"index": 0, "status": "accepted", "tntId": "a"}));
+        sent.count(2, &json!({"index": 1, "status": "spooled", "tntId": "b"}));
+        sent.count(3, &json!({"index": 2, "status": "refused", "error": {"status": 400, "message": "too long"}}));
+        sent.count(4, &json!({"index": 3, "status": "failed", "error": {"status": 503, "message": "it is full"}}));
+        assert_eq!((sent.accepted, sent.spooled, sent.refused), (1, 1, 2));
+        assert_eq!(sent.reasons, [(3, "too long".to_owned()), (4, "it is full".to_owned())]);
+    }
 
     #[test]
     fn a_line_becomes_a_visit() {

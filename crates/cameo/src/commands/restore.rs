@@ -32,6 +32,9 @@ use crate::out::{remark, say};
 /// Where a log begins that was restored: after this position, which the snapshots have.
 const BEGINNING: Position = Position(1);
 
+/// The variable that a control plane takes the same file by.
+const SIGNING_KEY_FILE: &str = "CAMEO_SIGNING_KEY_FILE";
+
 /// From where, and to where.
 #[derive(Args, Debug)]
 pub(crate) struct RestoreArgs {
@@ -49,7 +52,7 @@ pub(crate) struct RestoreArgs {
     log_replicas: usize,
     /// The signing key of the control plane that is lost: with it clients, tokens, users and admin keys come back too, as
     /// they were when they were exported
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = SIGNING_KEY_FILE, value_name = "FILE")]
     signing_key_file: Option<PathBuf>,
     #[command(flatten)]
     nats: NatsArgs,
@@ -67,9 +70,9 @@ pub(crate) async fn run(args: RestoreArgs) -> anyhow::Result<Done> {
         .with_context(|| format!("{} cannot be used", first.name))?;
     let plan = Plan::new(log, partitions, listed);
     // Before anything is written.
-    let control = control(&args)?;
-    if args.nats.is_given() {
-        restore_cluster(args, &store, &plan, partitions, control).await
+    let (control, remark) = control(&args)?;
+    let done = if args.nats.is_given() {
+        restore_cluster(args, &store, &plan, partitions, control).await?
     } else {
         let data_dir = args.data_dir.clone();
         let control_dir = data_dir.join("control");
@@ -83,8 +86,10 @@ pub(crate) async fn run(args: RestoreArgs) -> anyhow::Result<Done> {
             restore_control(&control_dir, control).await?;
         }
         say!("{} has {profiles} profiles now. Start it: cameo standalone --data-dir {0}", data_dir.display())?;
-        Ok(Done::Whole)
-    }
+        Done::Whole
+    };
+    remark!("{remark}");
+    Ok(done)
 }
 
 /// Control records, and the key that has signed them.
@@ -93,36 +98,42 @@ struct Control {
     key: Sealer,
 }
 
-/// What is restored of clients, tokens and users; says it, or why nothing is.
-fn control(args: &RestoreArgs) -> anyhow::Result<Option<Control>> {
+/// What is restored of clients, tokens and users, with what to say of it when all is done.
+fn control(args: &RestoreArgs) -> anyhow::Result<(Option<Control>, String)> {
     let path = args.from.join(CONTROL);
     if !path.exists() {
-        ensure!(args.signing_key_file.is_none(), "there is no {}, which a signing key is wanted for", path.display());
-        remark!(
+        // The variable is there in every container of a control plane, also for folders of a standalone server.
+        let by_variable = std::env::var_os(SIGNING_KEY_FILE).map(PathBuf::from);
+        ensure!(
+            args.signing_key_file.is_none() || args.signing_key_file == by_variable,
+            "there is no {}, which a signing key is wanted for",
+            path.display()
+        );
+        let remark = format!(
             "profiles and batches alone are restored: {} has no {CONTROL}. Clients, tokens and users are made anew",
             args.from.display()
         );
-        return Ok(None);
+        return Ok((None, remark));
     }
     let used = || format!("{} cannot be used", path.display());
     let backup = Backup::decode(&fs::read(&path).with_context(used)?).with_context(used)?;
     let as_of = jiff::Timestamp::from_millisecond(i64::try_from(backup.at_ms).unwrap_or_default()).unwrap_or_default();
     let Some(key) = &args.signing_key_file else {
-        remark!(
+        let remark = format!(
             "profiles and batches alone are restored. The {} of {as_of:.0} are not: --signing-key-file names the key of the \
              control plane that signed them",
             contents(&backup)
         );
-        return Ok(None);
+        return Ok((None, remark));
     };
     ensure!(key.exists(), "there is no signing key {}", key.display());
     let key = cameo_control::signing_key(key)?;
     backup.check(&key.verifying()).with_context(used)?;
-    remark!(
+    let remark = format!(
         "the {} are as of {as_of:.0}: what was rotated, revoked or removed after that is good again. Do it once more",
         contents(&backup)
     );
-    Ok(Some(Control { backup, key }))
+    Ok((Some(Control { backup, key }), remark))
 }
 
 /// The control store of a standalone server.

@@ -105,7 +105,10 @@ async fn send(args: SendArgs) -> anyhow::Result<Done> {
     if let Some(warning) = reply["warning"]["message"].as_str() {
         remark!("warning: {warning}");
     }
-    say!("accepted")?;
+    match reply["status"].as_str() {
+        Some("spooled") => say!("spooled: stored, and visible when the server's log is back")?,
+        status => say!("{}", status.unwrap_or("accepted"))?,
+    }
     // Left out where the client requires authentication.
     if reply["profile"].is_object() {
         profile::print_profile(&reply["profile"])?;

@@ -78,8 +78,12 @@ impl<S: Clone + Send + Sync + 'static> Guard<S> for Gate {
 /// Why a request is turned away at the gate.
 #[derive(Debug)]
 pub(crate) enum Turned {
-    /// Nothing, or nothing good, was brought along.
+    /// Nothing, or nothing that can be read, was brought along.
     Unknown,
+    /// A name and a password that do not go together; which of them is wrong is not told.
+    WrongPassword,
+    /// An admin key that nobody has.
+    WrongKey,
     Throttled(u16),
     /// Two ways of saying who one is.
     Ambiguous,
@@ -98,6 +102,8 @@ impl Turned {
                     "sign in with name and password (HTTP Basic) or an admin key (Authorization: Bearer, X-Api-Key)";
                 (Refusal::new(401, text), true)
             }
+            Self::WrongPassword => (Refusal::new(401, "the name or the password is wrong"), true),
+            Self::WrongKey => (Refusal::new(401, "this admin key is not known"), true),
             Self::Throttled(seconds) => {
                 let text = format!("too many failed attempts; try again in {seconds} seconds");
                 (Refusal { retry_after: Some(seconds), ..Refusal::new(429, text) }, false)
@@ -123,8 +129,10 @@ impl Turned {
 /// Who asks, by header or cookie.
 pub(crate) async fn identify(plane: &Plane, headers: &HeaderMap, from: IpAddr) -> Result<Caller, Turned> {
     if let Some(credential) = credential(headers)? {
+        let is_key = matches!(credential, Credential::Key(_));
         let principal = plane.principal(credential, from).await.map_err(|why| match why {
-            NotSignedIn::Wrong => Turned::Unknown,
+            NotSignedIn::Wrong if is_key => Turned::WrongKey,
+            NotSignedIn::Wrong => Turned::WrongPassword,
             NotSignedIn::Throttled(seconds) => Turned::Throttled(seconds),
         })?;
         return Ok(Caller { principal, session: None });

@@ -60,7 +60,7 @@ impl Servers {
             "a node's name has 1 to {} of a-z A-Z 0-9 - _, which {name:?} has not",
             cameo_auth::node::NODE_CHARS
         );
-        ensure!(!self.nats.is_empty(), "a node of a cluster needs NATS: --nats or CAMEO_NATS");
+        ensure!(!self.nats.is_empty(), "the NATS servers of the cluster are not named: --nats or CAMEO_NATS");
         for url in &self.nats {
             let good = url.starts_with("nats://") || url.starts_with("tls://");
             ensure!(good, "{url:?} is no NATS server: one is given as nats://host:port or tls://host:port");

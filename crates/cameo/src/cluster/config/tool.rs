@@ -4,6 +4,7 @@ use cameo_nats::NatsOptions;
 use clap::Args;
 
 use super::servers::Servers;
+use crate::commands::Usage;
 
 /// Where NATS is, and who asks.
 #[derive(Args, Clone, Debug, Default)]
@@ -23,6 +24,6 @@ impl NatsArgs {
 
     /// Checked, as a node's are.
     pub(crate) fn resolve(self) -> anyhow::Result<NatsOptions> {
-        self.servers.resolve(&self.node)
+        Ok(self.servers.resolve(&self.node).map_err(Usage::of)?)
     }
 }
