@@ -119,6 +119,13 @@ impl Verifier {
         }))
     }
 
+    /// Gives one that is fixed its lease, or takes it away.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn hold(&self, holds: bool) {
+        self.0.until_ms.store(if holds { u64::MAX } else { 0 }, Ordering::Release);
+    }
+
     /// What is known now.
     #[must_use]
     pub fn state(&self) -> Guard<Arc<AuthState>> {

@@ -22,7 +22,7 @@ use crate::spool::drain::drain;
 
 /// How often the log's settings are compared with the clients' records although nothing has changed here.
 const SETTLE_AGAIN: Duration = Duration::from_secs(30);
-/// Pause before a setting that could not be appended is tried again.
+/// Pause before settings are looked at again that could not be appended, or not without the auth lease.
 const SETTLE_RETRY: Duration = Duration::from_secs(1);
 
 /// A running edge.
@@ -48,6 +48,7 @@ impl<L: EventLog> Edge<L> {
         };
         let (replica, spool) = open.await.map_err(|error| OpenError::Thread(std::io::Error::other(error)))??;
         let replica = Arc::new(replica);
+        // Without the lease later, by `follow_settings`: the log has what the nodes before have settled.
         settle_lifetimes(&config, &replica).await?;
         let draining = spool.clone().map(|spool| tokio::spawn(drain(spool, Arc::clone(&replica))));
         let (ids, history_readers) = (Generator::default(), Arc::new(Semaphore::new(api::history::READERS)));
@@ -69,13 +70,14 @@ impl<L: EventLog> Edge<L> {
     /// Brings every change of a client's lifetime into the log, until `changes` has no sender any more.
     pub async fn follow_settings(self: Arc<Self>, mut changes: watch::Receiver<Revision>) {
         loop {
-            // Also without a change: another node may have appended an older one after ours.
-            if let Ok(Err(_)) = tokio::time::timeout(SETTLE_AGAIN, changes.changed()).await {
-                return;
-            }
-            while let Err(error) = settle_lifetimes(&self.app.config, &self.app.replica).await {
+            let settled = settle_lifetimes(&self.app.config, &self.app.replica).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "trying again");
-                tokio::time::sleep(SETTLE_RETRY).await;
+                false
+            });
+            // Also without a change: another node may have appended an older one after ours.
+            let again = if settled { SETTLE_AGAIN } else { SETTLE_RETRY };
+            if let Ok(Err(_)) = tokio::time::timeout(again, changes.changed()).await {
+                return;
             }
         }
     }
@@ -106,19 +108,32 @@ impl<L: EventLog> Edge<L> {
     }
 }
 
-/// The fold knows lifetimes only by the log, so that every replica ends profiles alike.
-async fn settle_lifetimes<L: EventLog>(config: &EdgeConfig, replica: &Replica<L>) -> Result<(), OpenError> {
+/// The fold knows lifetimes only by the log, so that every replica ends profiles alike. Whether this node has looked at all
+/// of them: one that cannot prove that it knows the latest records leaves the log alone, as it might undo a newer one.
+async fn settle_lifetimes<L: EventLog>(config: &EdgeConfig, replica: &Replica<L>) -> Result<bool, OpenError> {
+    if !config.auth.holds_lease() {
+        return Ok(false);
+    }
+    // Read after the lease was seen: as new as the lease says.
     let state = config.auth.state().clone();
-    for client in state.clients() {
-        let (code, days) = (client.code.as_str(), client.record.lifetime_days);
-        let failed = |source| OpenError::Settings { client: client.code.clone(), source };
-        for partition in replica.partitions().iter() {
-            let held = replica.read(partition, |state, _| state.lifetime_days(code)).map_err(failed)?;
-            if held != days {
-                let event = Event::ClientSettings(ClientSettings { client: code, lifetime_days: days });
-                replica.submit(partition, &event).await.map_err(failed)?;
+    let mut failure = None;
+    // One that has stopped takes nothing, and says why elsewhere.
+    for partition in replica.partitions().iter().filter(|partition| !replica.has_stopped(*partition)) {
+        for client in state.clients() {
+            let (code, days) = (client.code.as_str(), client.record.lifetime_days);
+            let event = Event::ClientSettings(ClientSettings { client: code, lifetime_days: days });
+            let settled = match replica.read(partition, |state, _| state.lifetime_days(code)) {
+                Ok(held) if held == days => Ok(()),
+                Ok(_) if !config.auth.holds_lease() => return Ok(false),
+                Ok(_) => replica.submit(partition, &event).await.map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(source) = settled {
+                // The other partitions need not wait for this one.
+                failure.get_or_insert(OpenError::Settings { client: client.code.clone(), source });
+                break;
             }
         }
     }
-    Ok(())
+    failure.map_or(Ok(true), Err)
 }

@@ -8,6 +8,7 @@ mod history;
 mod limits;
 mod links;
 mod profiles;
+mod settings;
 mod spool;
 mod visits;
 
@@ -17,8 +18,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use cameo_auth::{ClientRecord, Verifier};
-use cameo_eventlog::{Clock, MemoryLog};
-use cameo_profile::{ClientCode, PartitionCount};
+use cameo_eventlog::frame::{AppenderId, FrameBuilder};
+use cameo_eventlog::{Clock, EventLog, MemoryLog};
+use cameo_profile::{ClientCode, Partition, PartitionCount};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -38,6 +40,7 @@ struct Rig {
     clock: Clock,
     router: Router,
     dir: TempDir,
+    auth: Verifier,
 }
 
 /// A reply, read whole.
@@ -93,8 +96,12 @@ impl Rig {
         dir: TempDir,
         spool_bytes: Option<u64>,
     ) -> Self {
+        Self::over_auth(Verifier::fixed(clients), log, clock, dir, spool_bytes).await
+    }
+
+    async fn over_auth(auth: Verifier, log: MemoryLog, clock: Clock, dir: TempDir, spool_bytes: Option<u64>) -> Self {
         let config = EdgeConfig {
-            auth: Verifier::fixed(clients),
+            auth: auth.clone(),
             checkpoint_dir: dir.path().join("checkpoint"),
             checkpoint_every: Duration::from_secs(3600),
             snapshots: None,
@@ -105,7 +112,34 @@ impl Rig {
         };
         let edge = Edge::open(config, Arc::new(log.clone())).await.unwrap();
         let router = cameo_http::with_fallbacks(edge.router());
-        Self { edge, log, clock, router, dir }
+        Self { edge, log, clock, router, dir, auth }
+    }
+
+    /// How many frames the log has.
+    fn frames(&self) -> u64 {
+        (0..4).map(|partition| self.log.last(Partition(partition)).0).sum()
+    }
+
+    /// Appends what stops a partition: an event of a kind that nobody knows.
+    async fn append_nonsense(&self, partition: Partition) {
+        let mut nonsense = FrameBuilder::with_capacity(64);
+        nonsense.push(|out| out.extend_from_slice(&[99, 1, 2]));
+        let (frame, _) = nonsense.finish(AppenderId(7), partition, 1, 0);
+        let frames = self.frames();
+        self.log.append(vec![(partition, frame)]).await;
+        assert_eq!(self.frames(), frames + 1);
+    }
+
+    /// Waits until a partition has stopped, and no other.
+    async fn stopped(&self, partition: Partition) {
+        let halted = || self.edge.replica().health().halted.into_iter().map(|(partition, _)| partition);
+        let has_stopped = async {
+            while halted().next().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), has_stopped).await.expect("the partition stops");
+        assert_eq!(halted().collect::<Vec<_>>(), [partition]);
     }
 
     async fn send(&self, request: Request<Body>) -> Reply {

@@ -96,9 +96,11 @@ pub(super) async fn post<L: EventLog>(
     let known = client.map_err(|_| Refusal::new(400, "the client is not URL-encoded UTF-8"));
     let known = known.and_then(|Path(client)| {
         body::check_plain(&head.headers)?;
+        // Looked at before the record, which is as new as the lease says.
+        let leased = app.config.auth.holds_lease();
         let (client, render) = (app.client(&client)?, returned(query.as_deref())?);
-        // Visits are open, what is known of a visitor is not.
-        let render = render.filter(|_| !client.record.require_authentication);
+        // Visits are open, what is known of a visitor is not; nor where nobody can tell whether it still is.
+        let render = render.filter(|_| leased && !client.record.require_authentication);
         Ok((client, render))
     });
     let (client, render) = match known {

@@ -1,9 +1,7 @@
 //! The outage spool: what it promises while the log is away, and that all of it counts once when it is back.
 
-use cameo_eventlog::EventLog;
-use cameo_eventlog::frame::{AppenderId, FrameBuilder};
 use cameo_eventlog::memory::Failure;
-use cameo_profile::{Address, Partition, limits};
+use cameo_profile::{Address, limits};
 use serde_json::json;
 
 use super::*;
@@ -44,18 +42,13 @@ impl Rig {
         tokio::time::timeout(PATIENCE, empty).await.expect("the spool is drained");
     }
 
-    /// How many frames the log has.
-    fn frames(&self) -> u64 {
-        (0..4).map(|partition| self.log.last(Partition(partition)).0).sum()
-    }
-
     async fn visits_of(&self, visitor: &str) -> Option<String> {
         self.attribute(visitor, "visitCount").await
     }
 
     /// Ends it as a kill would: nothing is written any more that is not written yet.
     async fn again(self) -> Self {
-        let Self { edge, log, clock, router, dir } = self;
+        let Self { edge, log, clock, router, dir, .. } = self;
         drop(router);
         edge.close().await;
         drop(edge);
@@ -154,7 +147,7 @@ async fn what_the_log_had_all_along_counts_once_however_long_the_outage_was() {
         rig.clock.set(NOW + 2 * limits::EVENT_ID_WINDOW_MS);
         // The other edge is back first.
         if restart {
-            let Rig { edge, log, clock, router, dir } = rig;
+            let Rig { edge, log, clock, router, dir, .. } = rig;
             drop(router);
             edge.close().await;
             drop(edge);
@@ -197,23 +190,11 @@ async fn a_partition_that_has_stopped_holds_up_no_other() {
         rig.visit(&Rig::counted(event, visitor)).await.expect(202);
     }
     // The first thing that is read when the log is back is an event of a kind that nobody knows.
-    let mut nonsense = FrameBuilder::with_capacity(64);
-    nonsense.push(|out| out.extend_from_slice(&[99, 1, 2]));
-    let (frame, _) = nonsense.finish(AppenderId(7), stopped, 1, 0);
     rig.log.cut_off(Some(Failure::UnknownButWritten));
-    let frames = rig.frames();
-    rig.log.append(vec![(stopped, frame)]).await;
-    assert_eq!(rig.frames(), frames + 1);
+    rig.append_nonsense(stopped).await;
     rig.log.cut_off(None);
     rig.drained_to(theirs.len() as u64).await;
-    let halted = || rig.edge.replica().health().halted.into_iter().map(|(partition, _)| partition).collect::<Vec<_>>();
-    let has_stopped = async {
-        while halted().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, has_stopped).await.expect("the partition stops");
-    assert_eq!(halted(), [stopped]);
+    rig.stopped(stopped).await;
     for visitor in &healthy {
         assert_eq!(rig.visits_of(visitor).await.as_deref(), Some("1"), "{visitor}");
         // The log takes them at once again.

@@ -87,6 +87,12 @@ async fn a_retry_is_told_what_the_first_was() {
     let path = "/v1/demo/visits?return=profile";
     let again = rig.call(Method::POST, path, "application/json", json!({"eventId": "e1"}).to_string()).await.json();
     assert_eq!(again["profile"]["ids"]["tntId"][0], again["tntId"], "{again}");
+    // A node that cannot prove that it knows the latest does not know whether the client requires authentication by now.
+    for holds in [false, true] {
+        rig.auth.hold(holds);
+        let reply = rig.call(Method::POST, path, "application/json", "{}").await.expect(200).json();
+        assert_eq!((&reply["status"], reply.get("profile").is_some()), (&json!("accepted"), holds), "{reply}");
+    }
 }
 
 #[tokio::test]
