@@ -397,6 +397,11 @@ impl<L: EventLog> Replica<L> {
         self.inner.log.silence_of(partition)
     }
 
+    /// For how long no append to what this partition's log is in has been answered.
+    pub(crate) fn unanswered(&self, partition: Partition) -> Duration {
+        self.inner.log.unanswered(partition)
+    }
+
     /// Waits until the log has been trimmed past what a partition has, which has stopped then: only a snapshot brings it on,
     /// and snapshots are loaded at the start.
     pub async fn overtaken(&self) {

@@ -473,9 +473,12 @@ impl EventLog for JetStreamLog {
     }
 
     fn silence_of(&self, partition: Partition) -> Duration {
+        self.0.streams[self.0.stream_of(partition)].watch.seen().at.elapsed()
+    }
+
+    fn unanswered(&self, partition: Partition) -> Duration {
         let stream = &self.0.streams[self.0.stream_of(partition)];
-        let unanswered = stream.unanswered.lock().map(|since| since.elapsed()).unwrap_or_default();
-        stream.watch.seen().at.elapsed().max(unanswered)
+        stream.unanswered.lock().map(|since| since.elapsed()).unwrap_or_default()
     }
 
     async fn append(&self, frames: Vec<(Partition, Bytes)>) -> Vec<Result<Position, AppendError>> {

@@ -123,10 +123,15 @@ pub trait EventLog: Send + Sync + 'static {
         Duration::ZERO
     }
 
-    /// The same for what one partition is in, where also appends count that are not answered: a part of the log that is silent
-    /// leaves the others alone.
+    /// The same for what one partition is in: a part of the log that is silent leaves the others alone.
     fn silence_of(&self, _partition: Partition) -> Duration {
         self.silence()
+    }
+
+    /// For how long no append to what a partition is in has been answered, although one was made; zero when the last one was.
+    /// A part of the log may be heard from all the same.
+    fn unanswered(&self, _partition: Partition) -> Duration {
+        Duration::ZERO
     }
 
     /// Appends a group; one result per frame, in order. May block its thread: call it from a thread of one's own.

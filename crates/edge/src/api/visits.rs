@@ -180,7 +180,7 @@ async fn take<L: EventLog>(
 fn way<L: EventLog>(app: &App<L>, partition: Partition) -> Way {
     // The log's way says why a partition has stopped.
     let Some(spool) = app.spool.as_ref().filter(|_| !app.replica.has_stopped(partition)) else { return Way::Log };
-    if app.replica.silence_of(partition) > HEARD_WITHIN {
+    if app.replica.silence_of(partition).max(app.replica.unanswered(partition)) > HEARD_WITHIN {
         return Way::Silent;
     }
     if spool.holds(partition) { Way::Behind } else { Way::Log }
