@@ -144,7 +144,7 @@ fn a_cluster_that_was_lost_begins_again_from_exported_snapshots() {
     cluster.admin("PATCH", "/v1/demo/settings", &json!({"imsOrgId": "33@AdobeOrg"})).expect(200);
     let exported = cluster.operate(&["snapshot", "export", "--to", &to.to_string_lossy()]);
     let said = process::said(&exported);
-    assert!(exported.status.success() && said.contains("1 clients with their tokens, 1 users"), "{said}");
+    assert!(exported.status.success() && said.contains("1 client with tokens, 1 user and 0 admin keys"), "{said}");
     let control = to.join("control.json");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&control).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600, "{mode:o}");

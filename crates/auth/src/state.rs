@@ -185,7 +185,12 @@ impl AuthState {
             // Clients are disabled, never deleted: a deletion is somebody else's doing.
             return Err("it was deleted, and only the control plane changes records".into());
         };
-        let record: ClientRecord = key.open(&change.key, value).map_err(|error: Unsealed| error.to_string())?;
+        let record: ClientRecord = key.open(&change.key, value).map_err(|error| match error {
+            Unsealed::Signature => {
+                format!("{error}; is --control-key that of this control plane? It prints it at start")
+            }
+            _ => error.to_string(),
+        })?;
         let code = ClientCode::new(code).map_err(|error| error.to_string())?;
         if record.code != code.as_str() {
             return Err("it names another client than its key".into());

@@ -40,8 +40,8 @@ pub(crate) struct HistoryArgs {
     #[command(flatten)]
     which: WhichArgs,
     /// Show at most so many entries
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    limit: usize,
+    #[arg(long, default_value = "50", value_name = "N")]
+    limit: std::num::NonZeroUsize,
     /// Show all of them
     #[arg(long, conflicts_with = "limit")]
     all: bool,
@@ -165,7 +165,7 @@ pub(crate) async fn run(command: ProfileCommand) -> anyhow::Result<Done> {
 async fn history(args: &HistoryArgs) -> anyhow::Result<()> {
     let WhichArgs { target, kind, id } = &args.which;
     let client = target.connect()?;
-    let (mut left, mut after) = (if args.all { usize::MAX } else { args.limit }, None::<String>);
+    let (mut left, mut after) = (if args.all { usize::MAX } else { args.limit.get() }, None::<String>);
     while left > 0 {
         let page = client.history(kind, id, left.min(PAGE), after.as_deref()).await?;
         let entries = page["entries"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -199,8 +199,13 @@ async fn export_control(nats: &Nats, at_ms: u64, to: &Path) -> anyhow::Result<()
 
 /// What a copy of control records has, in words.
 pub(super) fn contents(backup: &Backup) -> String {
-    let [clients, users, keys] = ["client", "user", "key"].map(|kind| backup.count(kind));
-    format!("{clients} clients with their tokens, {users} users and {keys} admin keys")
+    let counted = |kind: &str, name: &str| {
+        let count = backup.count(kind);
+        format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+    };
+    let [clients, users, keys] =
+        [("client", "client"), ("user", "user"), ("key", "admin key")].map(|(kind, name)| counted(kind, name));
+    format!("{clients} with tokens, {users} and {keys}")
 }
 
 /// A directory for files on their way, in another one.

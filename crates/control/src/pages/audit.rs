@@ -69,7 +69,7 @@ pub(super) async fn page(
             button { "Filter" }
         }
         p { a href=(csv) { "Download as CSV" } }
-        div.table { table {
+        div.table { table.audit {
             thead { tr { th { "When" } th { "Who" } th { "What" } th { "Client" } th { "On" } th { "From" } th { "Result" } th { "Detail" } } }
             tbody {
                 @for entry in &found.entries {

@@ -148,7 +148,11 @@ pub(super) fn address_of(status: u16, kind: &str, id: &str) -> Result<AddressBuf
 
 pub(super) fn missing(client: &ClientCode, address: &AddressBuf) -> Refusal {
     let (kind, id) = address.as_address().parts();
-    Refusal::new(404, format!("there is no profile of client {client} with {}={}", kind.field(), shorten(id)))
+    let code = match kind {
+        Kind::Customer(code) => format!("[{code}]"),
+        Kind::Tnt | Kind::ThirdParty | Kind::Ecid => String::new(),
+    };
+    Refusal::new(404, format!("there is no profile of client {client} with {}{code}={}", kind.field(), shorten(id)))
 }
 
 pub(super) async fn profile<L: EventLog>(

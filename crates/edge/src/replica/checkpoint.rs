@@ -48,6 +48,12 @@ pub enum CheckpointError {
         /// What the database said.
         source: fjall::Error,
     },
+    /// Another process has it open.
+    #[error("the checkpoint in {} is in use by another process; give each node its own --data-dir", dir.display())]
+    InUse {
+        /// Its directory.
+        dir: PathBuf,
+    },
     /// The index of history does not read.
     #[error("the checkpoint in {} cannot be used; {}", dir.display(), REBUILD)]
     Index {
@@ -68,7 +74,8 @@ pub enum CheckpointError {
     },
     /// It was made of another log.
     #[error(
-        "the checkpoint in {} is of log {found}, partition {partition} at position {position}; this log is {expected}",
+        "the checkpoint in {} is of log {found}, partition {partition} at position {position}; this log is {expected}. Give \
+         each node its own --data-dir; a node of a new log begins with an empty one",
         dir.display()
     )]
     OtherLog {
@@ -206,7 +213,10 @@ impl Checkpoint {
     /// Opens the database and reads every partition.
     pub(super) fn open<L: EventLog>(dir: PathBuf, log: &L) -> Result<(Self, Vec<Found>), CheckpointError> {
         let unreadable = |source| CheckpointError::Database { dir: dir.clone(), source };
-        let open = Open::at(&dir).map_err(unreadable)?;
+        let open = Open::at(&dir).map_err(|source| match source {
+            fjall::Error::Locked => CheckpointError::InUse { dir: dir.clone() },
+            source => unreadable(source),
+        })?;
         let read = |partition| read(&dir, &open, log, partition);
         let found = cores::for_each(log.partitions(), read)?;
         let open = Mutex::new(Some(open));

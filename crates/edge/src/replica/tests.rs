@@ -243,6 +243,12 @@ fn a_checkpoint_that_does_not_belong_to_the_log_stops_the_start() {
     let other = Replica::open(&config(&dir), Arc::new(memory_log(1).0)).map(drop).unwrap_err();
     assert!(matches!(other, OpenError::Checkpoint(CheckpointError::OtherLog { .. })), "{other}");
 
+    // And one that another process has open.
+    let user = Replica::open(&config(&dir), Arc::clone(&log)).unwrap();
+    let second = Replica::open(&config(&dir), Arc::clone(&log)).map(drop).unwrap_err();
+    assert!(matches!(second, OpenError::Checkpoint(CheckpointError::InUse { .. })), "{second}");
+    drop(user);
+
     // Frames that the checkpoint lacks are gone.
     let (first, digest) = frame(P0, 1, 0, &[visit("tnt:b")]);
     append(&log, P0, first);

@@ -47,6 +47,13 @@ async fn passwords_and_keys_open_and_nothing_else_does() {
         assert_eq!(answer.header("content-type"), "application/problem+json");
         assert!(!answer.body.to_string().contains(PASSWORD) && !answer.body.to_string().contains(token.reveal()));
     }
+
+    // What was sent is wrong, rather than missing; of name and password it is not told which.
+    let told = async |call: Call| call.send(&scene.router).await.body.to_string();
+    let (name, password) = (told(get().basic("adn", PASSWORD)).await, told(get().basic("ada", "not hers")).await);
+    assert!(name == password && name.contains("the name or the password is wrong"), "{name} {password}");
+    assert!(told(get().with("x-api-key", "xx")).await.contains("this admin key is not known"));
+    assert!(told(get()).await.contains("sign in with name and password"));
 }
 
 #[tokio::test]
