@@ -18,6 +18,8 @@ mod stored;
 mod touched;
 mod walk;
 
+use std::collections::VecDeque;
+
 use hashbrown::HashTable;
 
 use crate::batch::Batches;
@@ -40,7 +42,7 @@ pub use message::carried;
 pub use moments::{Agreed, Moments};
 pub use replay::Replay;
 pub use stored::{Changes, RestoreError};
-pub use touched::{AliasTo, Came, CameVia, Touch, Touched};
+pub use touched::{AliasTo, Came, CameVia, ELSEWHERE, Touch, Touched};
 pub use walk::Completed;
 
 /// The state of one partition.
@@ -74,6 +76,8 @@ pub struct PartitionState {
     touched: Vec<Touched>,
     /// Which message of a relay is dealt with, from 1; 0 = the event is none.
     message: u32,
+    /// Messages that have waited for a profile that is back now.
+    returned: VecDeque<message::Message>,
     /// Reused for packing.
     scratch: Vec<u8>,
 }
@@ -138,6 +142,7 @@ impl PartitionState {
             completed: Vec::new(),
             touched: Vec::new(),
             message: 0,
+            returned: VecDeque::new(),
             scratch: Vec::new(),
         }
     }
@@ -214,7 +219,7 @@ impl PartitionState {
     /// How many aliases and waiting messages it holds.
     #[must_use]
     pub fn links(&self) -> Links {
-        Links { aliases: self.aliases.len(), outbox: self.outbox.waiting() }
+        Links { aliases: self.aliases.len(), outbox: self.outbox.waiting() + self.aliases.waiting() }
     }
 
     /// Profiles and addresses that the last event changed, in the order of the changes.

@@ -6,8 +6,10 @@
 //! ```text
 //! stored    epoch (varint) · set at (varint, ms since 1970) · the address it points to (length, text) ·
 //!           count (varint) of those that point here, each: address (length, text), epoch (varint)
+//!           messages that wait, until the end, each: length (varint), bytes
 //! ```
-//! An empty text stands for an address whose profile is on its way back: it is a home, but must not be read yet.
+//! An empty text stands for an address whose profile is on its way back: it is a home, but must not be read yet, and what
+//! comes for it waits.
 
 use hashbrown::HashTable;
 
@@ -28,6 +30,8 @@ pub(crate) struct Alias {
     pub(crate) at: u64,
     /// Addresses that point here, with the epochs of their aliases.
     pub(crate) held: Vec<(Box<str>, u64)>,
+    /// Messages that wait until the profile is back.
+    pub(crate) waiting: Vec<Box<[u8]>>,
 }
 
 impl Alias {
@@ -59,6 +63,7 @@ impl Alias {
             varint::put_bytes(&mut out, address.as_bytes());
             varint::put(&mut out, *epoch);
         }
+        self.waiting.iter().for_each(|message| varint::put_bytes(&mut out, message));
         out
     }
 }
@@ -79,6 +84,8 @@ pub(crate) struct Aliases {
     epoch: u64,
     /// Keys that changed since the last checkpoint.
     changed: Vec<(u32, Box<str>)>,
+    /// Messages that wait, of all of them.
+    waiting: usize,
 }
 
 impl Aliases {
@@ -95,7 +102,8 @@ impl Aliases {
     pub(crate) fn set(&mut self, client: u32, address: &str, to: &str, at: u64) -> u64 {
         self.epoch += 1;
         let held = self.find_mut(client, address).map_or(Vec::new(), |alias| std::mem::take(&mut alias.held));
-        let alias = Alias { client, address: address.into(), to: to.into(), epoch: self.epoch, at, held };
+        let (address_of, to) = (address.into(), to.into());
+        let alias = Alias { client, address: address_of, to, epoch: self.epoch, at, held, waiting: Vec::new() };
         self.insert(alias);
         self.changed.push((client, address.into()));
         self.epoch
@@ -132,6 +140,34 @@ impl Aliases {
                 self.all.insert_unique(alias.hash(), alias, Alias::hash);
             }
         }
+    }
+
+    /// Whether the profile of an address is on its way back to it.
+    pub(crate) fn is_returning(&self, client: u32, address: &str) -> bool {
+        self.get(client, address).is_some_and(|alias| alias.target().is_none())
+    }
+
+    /// Keeps a message for an address until its profile is back.
+    pub(crate) fn wait(&mut self, client: u32, address: &str, message: Box<[u8]>) {
+        let Some(alias) = self.find_mut(client, address) else { return };
+        alias.waiting.push(message);
+        self.waiting += 1;
+        self.changed.push((client, address.into()));
+    }
+
+    /// How many messages wait.
+    pub(crate) const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// The profile of an address is back: who points to it, and what has waited.
+    pub(crate) fn returned(&mut self, client: u32, address: &str) -> Option<Alias> {
+        let hash = key_hash(client, address.as_bytes());
+        let meant = |alias: &Alias| alias.client == client && &*alias.address == address;
+        let (alias, _) = self.all.find_entry(hash, meant).ok()?.remove();
+        self.waiting -= alias.waiting.len();
+        self.changed.push((client, address.into()));
+        Some(alias)
     }
 
     /// Removes the alias of `address`, if it is still the one of `epoch`.
@@ -183,10 +219,15 @@ impl Aliases {
                 return false;
             }
         }
-        if !from.is_empty() || from.is_bad() {
+        let mut waiting = Vec::new();
+        while !from.is_empty() && !from.is_bad() {
+            waiting.push(from.bytes().into());
+        }
+        if from.is_bad() {
             return false;
         }
-        self.insert(Alias { client, address: address.into(), to, epoch, at, held });
+        self.waiting += waiting.len();
+        self.insert(Alias { client, address: address.into(), to, epoch, at, held, waiting });
         true
     }
 }

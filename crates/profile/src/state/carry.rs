@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::PartitionState;
 use super::fold::store;
-use super::message::{Joined, Message, Moved, MovedAttribute, Walk, What};
+use super::message::{Joined, Message, Moved, MovedAttribute, What};
 use super::moved;
 use super::touched::Touch;
 use super::walk::under;
@@ -114,45 +114,11 @@ impl PartitionState {
         queue.push_back(message);
     }
 
-    pub(super) fn give_back(
-        &mut self,
-        at: LogTime,
-        client: u32,
-        message: &Message,
-        moved: Option<Moved>,
-        queue: &mut VecDeque<Message>,
-    ) {
-        let alias = self.aliases.get(client, &message.to);
-        match alias.map(|alias| (alias.target().map(Box::<str>::from), alias.epoch)) {
-            // Linked again in the meantime: it goes on to where the address is by now.
-            Some((Some(to), epoch)) => {
-                let walk = Walk {
-                    next: Vec::new(),
-                    named: vec![message.to.clone()],
-                    via: message.to.clone(),
-                    time: at.0,
-                    joined: vec![Joined { child: message.to.clone(), epoch, moved, held: None }],
-                    event: Vec::new(),
-                    duplicate: None,
-                };
-                queue.push_back(Message {
-                    client: message.client.clone(),
-                    to,
-                    saga: None,
-                    trail: vec![(message.to.clone(), epoch)],
-                    drop: 0,
-                    steps: message.steps,
-                    what: What::Walk(walk),
-                });
-            }
-            _ => {
-                let held = alias.map_or(Vec::new(), |alias| alias.held.clone());
-                if let Some(epoch) = alias.map(|alias| alias.epoch) {
-                    self.aliases.remove(client, &message.to, epoch);
-                }
-                self.take_back(at, client, &message.to, moved.as_ref(), &held);
-            }
-        }
+    pub(super) fn give_back(&mut self, at: LogTime, client: u32, address: &str, moved: Option<&Moved>) {
+        let alias = self.aliases.returned(client, address);
+        let (held, waiting) = alias.map_or_else(Default::default, |alias| (alias.held, alias.waiting));
+        self.take_back(at, client, address, moved, &held);
+        self.returned.extend(waiting.iter().filter_map(|message| Message::decode(message)));
     }
 
     /// Makes what was taken out elsewhere the profile of its own address again, with those that point to it.
@@ -172,10 +138,6 @@ impl PartitionState {
         let mut draft = packed.as_ref().map_or_else(|| Draft::created(created_at), |packed| packed.head().draft());
         if let Some(moved) = moved {
             moved::take_back(&mut draft, &mut self.names, moved, at.0);
-            // One that was unlinked while all this was under way is on its own.
-            for part in draft.parts.iter_mut().skip(1).filter(|part| part.under.is_empty()) {
-                part.left |= !held.iter().any(|(other, _)| other.as_bytes() == part.address);
-            }
         }
         for (other, epoch) in held {
             moved::part(&mut draft, other, "", *epoch, at.0);

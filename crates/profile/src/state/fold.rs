@@ -149,7 +149,7 @@ impl PartitionState {
         let first_home = duplicate.as_deref().filter(|id: &&str| !id.is_empty()).map(|id| ["tnt:", id].concat());
         let home = first_home.as_deref().unwrap_or(event.home);
         let links = event.route == Route::Enter && !event.other_ids.is_empty();
-        if links || self.alias_of(client, home).is_some() {
+        if links || self.aliases.get(client, home).is_some() {
             return self.begin(at, event.client, home, walk(at, event, home, duplicate));
         }
         if let Some(first) = duplicate {
@@ -199,6 +199,7 @@ impl PartitionState {
             joined: Vec::new(),
             event: encoded(&Event::Update(event.clone())),
             duplicate: duplicate.then(Box::default),
+            turns: 0,
         };
         if event.route == Route::Direct {
             let via = Via { address: event.via, under: "", epoch: None };
@@ -215,7 +216,7 @@ impl PartitionState {
                 self.event_ids.insert(key, at, None);
             }
         }
-        if self.alias_of(client, event.address).is_some() {
+        if self.aliases.get(client, event.address).is_some() {
             return self.begin(at, event.client, event.address, walk(event.address, duplicate));
         }
         if duplicate {
@@ -251,7 +252,7 @@ impl PartitionState {
 
     fn erase(&mut self, at: LogTime, event: &Erase<'_>) -> Outcome {
         let client = self.clients.intern(event.client);
-        if self.alias_of(client, event.address).is_none() {
+        if self.aliases.get(client, event.address).is_none() {
             return Outcome::Erase { found: self.erase_here(at, client, event.address) };
         }
         let walk = Walk {
@@ -262,6 +263,7 @@ impl PartitionState {
             joined: Vec::new(),
             event: encoded(&Event::Erase(event.clone())),
             duplicate: None,
+            turns: 0,
         };
         self.begin(at, event.client, event.address, walk)
     }
@@ -281,7 +283,7 @@ impl PartitionState {
             part.high_line = row.line;
             address.clear();
             address.extend([event.kind, ":", row.id]);
-            if self.alias_of(client, &address).is_some() {
+            if self.aliases.get(client, &address).is_some() {
                 elsewhere.push((address.clone(), row));
             } else if !part.count(&self.row_here(at, client, &address, event, row, (event.create, None, None))) {
                 refused.push(row.line);
@@ -302,6 +304,7 @@ impl PartitionState {
                 joined: Vec::new(),
                 event: encoded(&Event::BatchRows(one)),
                 duplicate: None,
+                turns: 0,
             };
             self.send(at, event.client, &address, walk);
         }
@@ -323,9 +326,6 @@ impl PartitionState {
         let values = event.columns.iter().zip(&row.values);
         let mut set: Vec<_> = values.filter_map(|(&name, value)| value.map(|value| (name, Some(value)))).collect();
         set.extend(row.removed.iter().filter_map(|&i| event.columns.get(usize::from(i)).map(|&name| (name, None))));
-        // One that is on its way back is there, though not here yet.
-        let is_returning = self.aliases.get(client, home).is_some_and(|alias| alias.target().is_none());
-        let create = create || is_returning;
         let change = Change { at, time, create, visit: None, set: &set, timed: &[], via };
         let changed = self.change(client, home.as_bytes(), &change);
         if matches!(changed, Changed::Created | Changed::Updated) {
@@ -474,5 +474,6 @@ fn walk(at: LogTime, event: &Visit<'_>, from: &str, duplicate: Option<Box<str>>)
         joined: Vec::new(),
         event: encoded(&Event::Visit(event.clone())),
         duplicate,
+        turns: 0,
     }
 }

@@ -83,6 +83,9 @@ pub(crate) struct Walk {
     pub(crate) event: Vec<u8>,
     /// The event had been seen before; with the tntId that was made up then, or an empty text.
     pub(crate) duplicate: Option<Box<str>>,
+    /// How often it went on by another way than along an alias, or from its beginning.
+    #[serde(default)]
+    pub(crate) turns: u8,
 }
 
 /// An address that has been linked, with what it brings.

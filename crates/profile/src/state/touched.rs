@@ -98,7 +98,7 @@ pub struct AliasTo {
 /// How an event came that had a way to go before it was applied (ADR 8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Came {
-    /// Which message of a `Relay` event brought it, from 1; 0 = it is the log's event itself.
+    /// Which message of a `Relay` event brought it, from 1; 0 = it is the log's event itself; [`ELSEWHERE`].
     pub message: u32,
     /// Its time, ms since 1970.
     pub time: u64,
@@ -117,12 +117,18 @@ pub struct CameVia {
     pub epoch: Option<u64>,
 }
 
+/// The event came before, and has waited here for a profile that was on its way back: it is in another frame.
+pub const ELSEWHERE: u32 = u32::MAX;
+
 impl Touch {
     /// Whether it cannot be made again from the event that the log has: what the profile was like afterwards has to be kept.
     #[must_use]
-    pub const fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         match self {
-            Self::Visit { .. } | Self::Update { .. } | Self::Row { .. } | Self::Freed { .. } => false,
+            Self::Visit { came, .. } | Self::Update { came } | Self::Row { came, .. } => {
+                came.as_ref().is_some_and(|came| came.message == ELSEWHERE)
+            }
+            Self::Freed { .. } => false,
             Self::Erased | Self::Forgotten { .. } => false,
             Self::Joined { .. }
             | Self::More { .. }

@@ -19,7 +19,7 @@ use super::carry::chunks;
 use super::edit::Via;
 use super::fold::{Outcome, UpdateOutcome, VisitOutcome};
 use super::message::{Joined, Message, Saga, Walk, What};
-use super::touched::{AliasTo, Touch};
+use super::touched::{AliasTo, ELSEWHERE, Touch};
 use crate::event::{DropAlias, Event, Relay, Unlink};
 use crate::ids::{Address, partition_in};
 use crate::limits;
@@ -40,11 +40,6 @@ pub struct Completed {
 }
 
 impl PartitionState {
-    /// The address that an address of this partition points to.
-    pub(super) fn alias_of(&self, client: u32, address: &str) -> Option<&str> {
-        self.aliases.get(client, address)?.target()
-    }
-
     /// Whether a profile lives at `home` and holds an address.
     pub(super) fn holds(&self, client: u32, home: &str, address: &str, epoch: Option<u64>, now: LogTime) -> bool {
         let Some(draft) = self.draft(client, home, now) else { return false };
@@ -121,6 +116,7 @@ impl PartitionState {
             joined: Vec::new(),
             event: Vec::new(),
             duplicate: None,
+            turns: 0,
         };
         self.send(at, event.client, event.address, walk);
     }
@@ -138,8 +134,17 @@ impl PartitionState {
         Outcome::Forwarded(self.start(at, event.client, &to, what))
     }
 
-    /// Deals with a message and what follows from it, as far as this partition goes.
+    /// Deals with a message and what follows from it, as far as this partition goes; then with what has waited for that.
     fn run(&mut self, at: LogTime, message: Message) {
+        self.run_one(at, message);
+        while let Some(waited) = self.returned.pop_front() {
+            let place = std::mem::replace(&mut self.message, ELSEWHERE);
+            self.run_one(at, waited);
+            self.message = place;
+        }
+    }
+
+    fn run_one(&mut self, at: LogTime, message: Message) {
         let mut queue = VecDeque::from([message]);
         while let Some(message) = queue.pop_front() {
             let partition = partition_in(&message.client, &message.to, self.count);
@@ -158,6 +163,12 @@ impl PartitionState {
             self.free(client, &message.to, message.drop);
             message.drop = 0;
         }
+        let for_profile =
+            matches!(message.what, What::Walk(_) | What::Left { .. } | What::TakeOut { .. } | What::More { .. });
+        if for_profile && self.aliases.is_returning(client, &message.to) {
+            self.aliases.wait(client, &message.to, message.encode());
+            return;
+        }
         let what = std::mem::replace(&mut message.what, What::Drop { epoch: 0, erased: false });
         match what {
             What::Walk(walk) => self.walk(at, client, message, walk, queue),
@@ -167,7 +178,7 @@ impl PartitionState {
                 }
             }
             What::Forget { epoch } => self.touch(client, &message.to, Touch::Forgotten { epoch }),
-            What::GiveBack(moved) => self.give_back(at, client, &message, moved, queue),
+            What::GiveBack(moved) => self.give_back(at, client, &message.to, moved.as_ref()),
             What::Unlinked { found } => self.complete(message, Outcome::Unlink { found }),
             what => {
                 if let What::Left { address, epoch } | What::TakeOut { address, epoch, .. } = &what {
@@ -297,6 +308,19 @@ impl PartitionState {
         let is_lower = |a: &str, b: &str| Address::from_canonical(a).height() < Address::from_canonical(b).height();
         let mut more = Vec::new();
         let (to, epoch) = match up {
+            // They do. The lower one is linked to the higher, so the walk goes by another way from here.
+            None if is_lower(&next, &message.to) => {
+                for joined in std::mem::take(&mut walk.joined) {
+                    self.take_in(at, client, &message, &joined, queue);
+                }
+                walk.next.push(std::mem::replace(&mut message.to, next));
+                walk.next.remove(0);
+                walk.turns += 1;
+                message.trail.clear();
+                message.what = What::Walk(walk);
+                queue.push_back(message);
+                return;
+            }
             // What comes along belongs to this address first: it moves as one.
             None => {
                 for joined in std::mem::take(&mut walk.joined) {
@@ -322,20 +346,17 @@ impl PartitionState {
             }
             // The device moves as a whole.
             Some((to, epoch)) if is_device(&to) && !is_device(&next) => (to, epoch),
-            // Nobody has logged in: the other names of the device join the one it has, which may be a person's. Of two that
-            // are alike the lower one is linked to the higher.
-            Some((to, epoch)) if walk.next.iter().all(|next| is_device(next)) => {
-                if is_lower(&to, &next) {
-                    (to, epoch)
-                } else {
-                    walk.next.push(to);
-                    message.to = walk.next.remove(0);
-                    // The walk goes by another way from here.
-                    message.trail.clear();
-                    message.what = What::Walk(walk);
-                    queue.push_back(message);
-                    return;
-                }
+            // Nobody has logged in: the other names of the device join whoever has this one, if they still do.
+            Some((to, epoch)) if walk.next.iter().all(|next| is_device(next)) => (to, epoch),
+            // Somebody has logged in with this one meanwhile, perhaps on the very device: it is asked again where it belongs.
+            Some((to, _)) if walk.turns == 1 && !is_device(&to) && walk.named.iter().all(|named| is_device(named)) => {
+                walk.turns += 1;
+                walk.next = walk.named.iter().filter(|named| **named != walk.via).cloned().collect();
+                message.to.clone_from(&walk.via);
+                message.trail.clear();
+                message.what = What::Walk(walk);
+                queue.push_back(message);
+                return;
             }
             // Whoever logged in last has it; what it did stays where it was.
             Some((old, old_epoch)) => {

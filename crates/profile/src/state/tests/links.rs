@@ -4,6 +4,7 @@
 mod large;
 mod model;
 mod moments;
+mod races;
 mod world;
 
 use proptest::prelude::*;
@@ -269,42 +270,6 @@ fn past_the_limit_of_addresses_the_idlest_is_let_go_and_its_past_stays() {
     world.visit(&["tnt:d0"], &[], None, &[]);
     world.settle();
     assert_eq!(world.read("tnt:d0").unwrap().home, "tnt:d0");
-}
-
-#[test]
-fn a_row_for_a_profile_on_its_way_back_is_not_lost() {
-    let mut world = World::new(16);
-    world.visit(&["tnt:d", "tp:p"], &[("a", "1")], None, &[]);
-    world.settle();
-    world.unlink("tnt:d");
-    let row = BatchRow { line: 2, id: "d", values: vec![Some("2")], removed: vec![] };
-    let rows = BatchRows { client: "demo", batch: "demo-1-1", kind: "tnt", columns: vec!["b"], ..BatchRows::default() };
-    let partition = partition_in("demo", "tnt:d", PartitionCount::new(16).unwrap()).index();
-    world.apply(partition, &Event::BatchRows(BatchRows { rows: vec![row], occurred_at: world.now, ..rows }));
-    world.settle();
-    let device = world.read("tnt:d").unwrap();
-    assert_eq!((one(Some(&device), "a").as_deref(), one(Some(&device), "b").as_deref()), (Some("1"), Some("2")));
-    let part = world.states[partition].batch_part("demo", "demo-1-1").unwrap();
-    assert_eq!((part.not_found, part.high_line), (0, 2));
-}
-
-#[test]
-fn a_device_and_its_ecid_that_are_unlinked_at_once_are_apart() {
-    for order in [["tnt:d", "ecid:e"], ["ecid:e", "tnt:d"]] {
-        let mut world = World::new(16);
-        world.visit(&["tnt:d", "ecid:e", "tp:p"], &[("a", "1")], None, &[]);
-        world.settle();
-        for address in order {
-            world.unlink(address);
-        }
-        world.settle();
-        for address in ["ecid:e", "tp:p"] {
-            let seen = world.read(address);
-            assert!(seen.is_none_or(|seen| seen.ids.is_empty() && seen.home == address), "{address}");
-        }
-        world.visit(&["tnt:d"], &[("b", "2")], None, &[]);
-        assert_eq!(world.read("tnt:d").map(|seen| seen.home).as_deref(), Some("tnt:d"));
-    }
 }
 
 #[test]

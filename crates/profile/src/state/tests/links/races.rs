@@ -1,0 +1,102 @@
+//! Things done at once, while messages are on their way: the end is that of one after the other.
+
+use super::world::World;
+use super::*;
+
+#[test]
+fn a_row_for_a_profile_on_its_way_back_is_not_lost() {
+    let mut world = World::new(16);
+    world.visit(&["tnt:d", "tp:p"], &[("a", "1")], None, &[]);
+    world.settle();
+    world.unlink("tnt:d");
+    let row = BatchRow { line: 2, id: "d", values: vec![Some("2")], removed: vec![] };
+    let rows = BatchRows { client: "demo", batch: "demo-1-1", kind: "tnt", columns: vec!["b"], ..BatchRows::default() };
+    let partition = partition_in("demo", "tnt:d", PartitionCount::new(16).unwrap()).index();
+    world.apply(partition, &Event::BatchRows(BatchRows { rows: vec![row], occurred_at: world.now, ..rows }));
+    world.settle();
+    let device = world.read("tnt:d").unwrap();
+    assert_eq!((one(Some(&device), "a").as_deref(), one(Some(&device), "b").as_deref()), (Some("1"), Some("2")));
+    let part = world.states[partition].batch_part("demo", "demo-1-1").unwrap();
+    assert_eq!((part.not_found, part.high_line), (0, 2));
+}
+
+#[test]
+fn a_device_and_its_ecid_that_are_unlinked_at_once_both_have_their_own() {
+    for order in [["tnt:d", "ecid:e"], ["ecid:e", "tnt:d"]] {
+        let mut world = World::new(16);
+        world.visit(&["ecid:e"], &[("e", "1")], None, &[]);
+        world.visit(&["tnt:d", "ecid:e", "tp:p"], &[("a", "1")], None, &[]);
+        world.visit(&["tp:p"], &[("p", "1")], None, &[]);
+        world.settle();
+        for address in order {
+            assert!(matches!(world.unlink(address), Outcome::Forwarded(_)));
+        }
+        world.settle();
+        let found = world.completed.iter().filter(|done| done.outcome == Outcome::Unlink { found: true }).count();
+        assert_eq!(found, 2, "both were linked");
+        for (address, name) in [("tnt:d", "a"), ("ecid:e", "e"), ("tp:p", "p")] {
+            let seen = world.read(address).unwrap();
+            let own = [(name.to_owned(), "1".to_owned())].into();
+            assert_eq!((seen.home.as_str(), seen.ids.len(), seen.attributes), (address, 0, own), "{order:?}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_for_a_profile_on_its_way_back_waits_for_it() {
+    let mut world = World::new(16);
+    world.visit(&["tnt:d", "ecid:e", "tp:p"], &[("a", "1")], None, &["shoes"]);
+    world.settle();
+    world.unlink("ecid:e");
+    let update =
+        Update { client: "demo", address: "tnt:d", event_id: Some("u"), set: vec![("b", "2")], ..Update::default() };
+    let partition = partition_in("demo", "tnt:d", PartitionCount::new(16).unwrap()).index();
+    let send = |world: &mut World| {
+        world.apply(partition, &Event::Update(Update { route: Route::Enter, ..update.clone() }));
+        world.visit(&["tnt:d"], &[("c", "3")], Some("v"), &[]);
+    };
+    send(&mut world);
+    // In between everything may be restarted, and told once more.
+    world.restarted();
+    send(&mut world);
+    world.settle();
+    let device = world.read("tnt:d").unwrap();
+    assert_eq!((device.home.as_str(), device.visits), ("ecid:e", (2, 1)), "one session, as it was");
+    assert_eq!(device.attributes.len(), 3, "{device:?}");
+    assert_eq!(world.read("tp:p").map_or(0, |seen| seen.visits.0), 0);
+    assert_eq!(world.states.iter().map(|state| state.links().outbox).sum::<usize>(), 0);
+}
+
+#[test]
+fn a_visit_after_an_erasure_is_not_led_to_who_was_erased() {
+    let mut world = World::new(16);
+    world.visit(&["tnt:b", "tp:q"], &[("old", "1")], None, &[]);
+    world.settle();
+    world.erase("tp:q");
+    // What the erasure has to say to the device is still on its way.
+    world.visit(&["tnt:b", "ecid:e"], &[("new", "1")], None, &[]);
+    world.settle();
+    let device = world.read("tnt:b").unwrap();
+    assert_eq!((device.home.as_str(), device.attributes.len(), device.visits.0), ("ecid:e", 1, 1));
+    assert_eq!((world.read("ecid:e").as_ref(), world.read("tp:q")), (Some(&device), None));
+}
+
+/// The first visit goes by way of the customer id, which it finds once the device has moved on.
+#[test]
+fn a_login_holds_though_a_visit_before_it_is_still_on_its_way() {
+    // Whatever arrives first: messages of one pair of partitions keep their order.
+    for turn in 0..40_usize {
+        let mut world = World::new(16);
+        world.visit(&["tnt:b", "ecid:f", "cust:crm:c"], &[], None, &[]);
+        world.settle();
+        world.visit(&["tnt:b", "ecid:e"], &[("first", "1")], Some("1"), &[]);
+        world.visit(&["tnt:b", "ecid:e", "tp:q"], &[("login", "1")], Some("2"), &[]);
+        for step in 0.. {
+            let pairs = world.pairs();
+            let Some(&(from, to)) = pairs.get((turn * 7 + step * (turn % 5 + 1)) % pairs.len().max(1)) else { break };
+            world.carry(from, to);
+        }
+        let device = world.read("tnt:b").unwrap();
+        assert_eq!((device.home.as_str(), one(Some(&device), "login").as_deref()), ("tp:q", Some("1")), "{turn}");
+    }
+}
