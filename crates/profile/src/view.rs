@@ -1,5 +1,6 @@
 //! Reading a profile: everything a reply shows, as of one moment, borrowed from the partition.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::affinity::{Entry, POINT};
@@ -127,9 +128,20 @@ impl<'a> ProfileRef<'a> {
         let hidden = draft.hidden();
         // One pass for all parts: a person may have a thousand of them, and the partition is locked meanwhile.
         let mut brought: Vec<(bool, Vec<_>)> = vec![Default::default(); draft.parts.len().max(1)];
+        // An address may have brought a value and set another one afterwards: the one that ranks higher is its own.
+        let mut best: BTreeMap<_, &Attribute<'_>> = BTreeMap::new();
+        for attribute in &draft.attributes {
+            let held = best.entry((attribute.part, attribute.name)).or_insert(attribute);
+            if held.rank() < attribute.rank() {
+                *held = attribute;
+            }
+        }
         for (at, attribute) in draft.attributes.iter().enumerate() {
             let Some((did, brought)) = brought.get_mut(attribute.part as usize) else { continue };
             *did = true;
+            if best.get(&(attribute.part, attribute.name)).is_some_and(|best| best.rank() != attribute.rank()) {
+                continue;
+            }
             let shadowed = hidden.get(at).copied().unwrap_or_default();
             brought.extend(self.attribute(attribute).map(|attribute| Contributed { attribute, shadowed }));
         }

@@ -105,11 +105,17 @@ pub(super) async fn delete<L: EventLog>(State(app): State<Arc<App<L>>>, target: 
         let (client, address) = resolve(&app, target)?;
         let client = &client.code;
         // One that is on its way is waited for: it must not come back afterwards.
-        app.replica.profile(client, address.as_address(), |_| ()).await?;
+        let ids = app
+            .replica
+            .profile(client, address.as_address(), |profile| profile.ids().map(AddressBuf::from).collect::<Vec<_>>());
+        let held = app.replica.held(client, &ids.await?.unwrap_or_default())?;
         let partition = address.as_address().partition(client, app.replica.partitions());
         let event = Erase { client: client.as_str(), address: address.as_address().as_str(), by: by.as_deref() };
         match app.replica.submit(partition, &Event::Erase(event)).await? {
-            Outcome::Erase { found: true } => Ok(StatusCode::NO_CONTENT),
+            Outcome::Erase { found: true } => {
+                app.replica.freed(client, &held).await;
+                Ok(StatusCode::NO_CONTENT)
+            }
             _ => Err(missing(client, &address)),
         }
     };

@@ -61,7 +61,8 @@ impl Way {
     }
 }
 
-/// The home that all addresses lead to already, unless it is the only address.
+/// The home that all addresses lead to already, each by way of the next, so that a walk would change nothing; nothing when the
+/// lowest is a home itself.
 fn home_of_all<L: EventLog>(
     replica: &Replica<L>,
     client: &ClientCode,
@@ -72,10 +73,16 @@ fn home_of_all<L: EventLog>(
     if trace.by.is_none() || !replica.is_live(client, &trace)? {
         return Ok(None);
     }
-    for other in others.iter().filter(|other| **other != trace.home) {
-        let of_other = replica.trace(client, other.as_address())?;
-        if of_other.home != trace.home || !replica.is_live(client, &of_other)? {
-            return Ok(None);
+    let is_device = |address: &AddressBuf| address.as_address().parts().0.is_device();
+    let mut at = lowest.clone();
+    for next in others {
+        while at != *next {
+            let Some(to) = replica.alias(client, at.as_address())? else { return Ok(None) };
+            // Through the other names of its device, but through nobody else (`link` in the fold).
+            if to != *next && (!is_device(&to) || is_device(next)) {
+                return Ok(None);
+            }
+            at = to;
         }
     }
     Ok(Some(trace.home))

@@ -4,7 +4,7 @@
 use cameo_eventlog::frame::Frame;
 use cameo_eventlog::{EventLog, LogTime, Partition, Position, ReadError};
 use cameo_profile::event::ClientSettings;
-use cameo_profile::state::{AliasTo, Touch, carried};
+use cameo_profile::state::{AliasTo, ELSEWHERE, Touch, carried};
 use cameo_profile::view::ProfileRef;
 use cameo_profile::{Address, ClientCode, Event, PartitionState, Replay, limits};
 use tokio::runtime::Handle;
@@ -87,6 +87,10 @@ impl<'a, L: EventLog> Frames<'a, L> {
         entry: &Entry,
         read: impl FnOnce(&Event<'_>) -> R,
     ) -> Result<Option<R>, HistoryError> {
+        // Its image is kept, and where it stands in the log is not.
+        if entry.came().is_some_and(|came| came.message == ELSEWHERE) {
+            return Ok(None);
+        }
         let position = entry.position;
         let disagrees = |what: String| HistoryError::Disagrees { partition, position, what };
         if self.last.as_ref().is_none_or(|last| (last.0, last.1) != (partition, position)) {

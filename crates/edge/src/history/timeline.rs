@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cameo_eventlog::{EventLog, LogTime, Partition};
 use cameo_profile::Event;
 use cameo_profile::event::{BatchRows, DeliveryContext, Order, Route, Update, Visit, VisitContext};
-use cameo_profile::state::Touch;
+use cameo_profile::state::{ELSEWHERE, Touch};
 use cameo_profile::time::Iso8601;
 use serde_json::{Map, Value, json};
 
@@ -120,6 +120,10 @@ impl Timeline {
                 shown.push(link);
                 continue;
             }
+            if let Some(waited) = self.waited(listed) {
+                shown.push(waited);
+                continue;
+            }
             // What the log has trimmed in this very moment is left out, as all older ones will be.
             shown.extend(frames.event(listed.partition, &listed.entry, |event| {
                 let mut told = told(&listed.entry, event);
@@ -129,6 +133,22 @@ impl Timeline {
         }
         let more = self.entries.len() - start > limit;
         Ok((shown, last.filter(|_| more)))
+    }
+
+    /// Something that came while the profile was on its way back, for some milliseconds: what it was, but not what was in it.
+    fn waited(&self, listed: &Listed) -> Option<Value> {
+        listed.entry.came().filter(|came| came.message == ELSEWHERE)?;
+        let mut out = Map::new();
+        out.insert("at".into(), time(listed.entry.at.ms()));
+        let (kind, line) = match listed.entry.touch()? {
+            Touch::Update { .. } => ("update", None),
+            Touch::Row { line, .. } => ("batch", Some(*line)),
+            _ => ("visit", None),
+        };
+        out.insert("type".into(), json!(kind));
+        put(&mut out, "line", line);
+        self.put_via(&mut out, listed, None);
+        Some(Value::Object(out))
     }
 
     /// What linked an address to the profile, or took it away: the entry says all of it.

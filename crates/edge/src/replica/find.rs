@@ -116,6 +116,18 @@ impl<L: EventLog> Inner<L> {
         trace.end != End::Returning && matches!(self.read_at(client, &trace, None, |_| ()), Ok(None))
     }
 
+    /// Waits until something is so that follows from what has been applied; not for ever.
+    async fn seen(&self, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + MOVING_PATIENCE;
+        loop {
+            let mut applied = std::pin::pin!(self.applied.notified());
+            applied.as_mut().enable();
+            if is_so() || tokio::time::timeout_at(deadline, applied).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// What this node has yet to apply on the ways of a trace.
     fn under_way(&self, trace: &Trace) -> Result<Vec<Pending>, SubmitError> {
         let mut under_way = Vec::new();
@@ -243,17 +255,16 @@ impl<L: EventLog> Replica<L> {
                 state.profile_by(client.as_str(), home, address, Some(held.epoch), now).is_none()
             })
         };
-        let deadline = Instant::now() + MOVING_PATIENCE;
-        loop {
-            let mut applied = std::pin::pin!(inner.applied.notified());
-            applied.as_mut().enable();
-            // Where a partition has stopped, nothing more will be seen.
-            if held.iter().all(|held| is_left(held).unwrap_or(true))
-                || tokio::time::timeout_at(deadline, applied).await.is_err()
-            {
-                return;
-            }
-        }
+        // Where a partition has stopped, nothing more will be seen.
+        inner.seen(|| held.iter().all(|held| is_left(held).unwrap_or(true))).await;
+    }
+
+    /// Waits until addresses whose profile has been erased lead nowhere: whoever was told of the one begins anew with the others.
+    pub(crate) async fn freed(&self, client: &ClientCode, held: &[Held]) {
+        let is_free = |held: &Held| {
+            Ok::<_, SubmitError>(self.alias_epoch(client, held.address.as_address())? != Some(held.epoch))
+        };
+        self.inner.seen(|| held.iter().all(|held| is_free(held).unwrap_or(true))).await;
     }
 
     /// Whether a profile lives where a trace ends, and holds the address by which it got there.
@@ -268,6 +279,16 @@ impl<L: EventLog> Replica<L> {
     pub fn takes_links(&self, partition: Partition) -> Result<(), SubmitError> {
         let waiting = self.inner.look(partition, |state, _| state.links().outbox)?;
         if waiting < limits::OUTBOX_MESSAGES { Ok(()) } else { Err(SubmitError::Busy) }
+    }
+
+    /// Where an address's own alias leads, if it has one.
+    pub(crate) fn alias(&self, client: &ClientCode, address: Address<'_>) -> Result<Option<AddressBuf>, SubmitError> {
+        let partition = address.partition(client, self.partitions());
+        let lead = self.inner.look(partition, |state, _| state.lead(client.as_str(), address, None))?;
+        Ok(match lead {
+            Lead::Alias { to, .. } => Some(Address::from_canonical(&to).into()),
+            Lead::Home | Lead::Returning | Lead::Ended => None,
+        })
     }
 
     /// The epoch of an address's alias, if it has one that leads somewhere.
