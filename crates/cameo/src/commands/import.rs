@@ -257,7 +257,9 @@ fn print_report(report: &serde_json::Value, log: &AccessLog, refused: &[(usize, 
         and_more(report["refused"].as_u64().unwrap_or_default(), refused.len())?;
     }
     if let Some(id) = report["busiest"]["tntId"].as_str() {
-        say!("The busiest visitor has {} visits:\n  cameo profile get tnt {id}", report["busiest"]["visits"])?;
+        let visits = &report["busiest"]["visits"];
+        let s = if *visits == 1 { "" } else { "s" };
+        say!("The busiest visitor has {visits} visit{s}:\n  cameo profile get tnt {id}")?;
     }
     Ok(())
 }
