@@ -278,12 +278,27 @@ impl PartitionState {
             return;
         }
         let arrived = self.go_on(at, client, message, What::Walk(walk), brings, queue);
-        let Some((message, What::Walk(walk))) = arrived else { return };
+        let Some((mut message, What::Walk(mut walk))) = arrived else { return };
         for joined in &walk.joined {
             self.take_in(at, client, &message, joined, queue);
         }
+        if self.has_lost(at, client, &message, &walk) {
+            (walk.joined, walk.turns) = (Vec::new(), u8::MAX);
+            message.to.clone_from(&walk.via);
+            message.trail.clear();
+            queue.push_back(Message { what: What::Walk(walk), ..message });
+            return;
+        }
         let outcome = self.arrive(at, client, &message, &walk, queue);
         self.complete(message, outcome);
+    }
+
+    /// Whether a walk that came by another way has arrived where its own address was, and is no more: what it did goes there.
+    fn has_lost(&self, at: LogTime, client: u32, message: &Message, walk: &Walk) -> bool {
+        let turned = (1..u8::MAX).contains(&walk.turns) && !walk.event.is_empty() && *walk.via != *message.to;
+        turned
+            && !message.trail.iter().any(|(address, _)| *address == walk.via)
+            && !self.holds(client, &message.to, &walk.via, None, at)
     }
 
     fn complete(&mut self, message: Message, outcome: Outcome) {

@@ -100,3 +100,29 @@ fn a_login_holds_though_a_visit_before_it_is_still_on_its_way() {
         assert_eq!((device.home.as_str(), one(Some(&device), "login").as_deref()), ("tp:q", Some("1")), "{turn}");
     }
 }
+
+/// Whichever comes first, what was done on the device is the device's.
+#[test]
+fn a_visit_with_a_new_ecid_stays_with_the_device_that_is_unlinked_meanwhile() {
+    for turn in 0..60_usize {
+        let mut world = World::new(16);
+        world.visit(&["tnt:b", "tp:q"], &[("a", "1")], None, &[]);
+        world.settle();
+        world.visit(&["tnt:b", "ecid:e"], &[("b", "1")], Some("1"), &[]);
+        for step in 0..turn % 6 {
+            let pairs = world.pairs();
+            let Some(&(from, to)) = pairs.get((turn + step) % pairs.len().max(1)) else { break };
+            world.carry(from, to);
+        }
+        world.unlink("tnt:b");
+        for step in 0.. {
+            let pairs = world.pairs();
+            let Some(&(from, to)) = pairs.get((turn * 7 + step * (turn % 5 + 1)) % pairs.len().max(1)) else { break };
+            world.carry(from, to);
+        }
+        let device = world.read("tnt:b").unwrap();
+        assert_eq!((device.attributes.len(), device.visits.0), (2, 2), "{turn}: {device:?}");
+        let person = world.read("tp:q").unwrap();
+        assert!(person.attributes.is_empty() && person.visits.0 == 0, "{turn}: {person:?}");
+    }
+}
