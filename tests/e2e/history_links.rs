@@ -1,6 +1,8 @@
 //! History of a person with several ids, with the real binary: told by any id, over a kill, on one machine and in a cluster;
 //! the next person on a device sees nothing of the one before.
 
+use std::time::Duration;
+
 use cameo_tests::cluster::Cluster;
 use cameo_tests::http::Request;
 use cameo_tests::server::Server;
@@ -54,7 +56,11 @@ fn page_then(server: &Server, id: &str, at: &str) -> Value {
 fn live(servers: &[&Server]) -> Vec<(String, &'static str, &'static str)> {
     let server = |n: usize| servers[n % servers.len()];
     let mut moments = Vec::new();
-    let mut see = |at: String, id: &'static str, page: &'static str| moments.push((at, id, page));
+    let mut see = |at: String, id: &'static str, page: &'static str| {
+        // Moments of the log have a millisecond each.
+        wait::pass(Duration::from_millis(2));
+        moments.push((at, id, page));
+    };
     see(visit(server(0), json!({"tntId": "phone"}), "alone"), "tnt/phone", "alone");
     see(visit(server(1), json!({"tntId": "tablet"}), "other"), "tnt/tablet", "other");
     see(visit(server(2), json!({"thirdPartyId": "ann"}), "shop"), "tp/ann", "shop");

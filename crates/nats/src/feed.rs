@@ -107,6 +107,7 @@ impl Feed {
             cursor,
             sender,
             times: VecDeque::new(),
+            before: (Instant::now(), cursor),
             suspected: None,
             pause: AGAIN.0,
         };
@@ -171,6 +172,8 @@ struct Reader {
     sender: mpsc::Sender<Result<Vec<Stored>, FeedError>>,
     /// When the last ones were stored, by rising sequence.
     times: VecDeque<(u64, u64)>,
+    /// A moment, and what was read by then: a look that was begun afterwards must have it.
+    before: (Instant, u64),
     /// Since when, and for how many looks, the stream seems to have lost something.
     suspected: Option<(Instant, u32)>,
     pause: Duration,
@@ -261,7 +264,12 @@ impl Reader {
     fn suspect(&mut self, seen: &Seen) -> Result<(), Stop> {
         let info = &seen.info;
         let same = info.created == self.created;
-        if same && info.last >= self.cursor {
+        // What has come since the look was begun may not be in it: under load, or by a slow network, it hardly ever is.
+        let (moment, read) = std::mem::replace(&mut self.before, (Instant::now(), self.cursor));
+        if same && seen.at < moment {
+            return Ok(());
+        }
+        if same && info.last >= read {
             self.suspected = None;
             return Ok(());
         }
@@ -272,7 +280,7 @@ impl Reader {
         }
         let stream = self.options.stream.clone();
         if same {
-            return Err(FeedError::Ahead { stream, read: self.cursor, last: info.last }.into());
+            return Err(FeedError::Ahead { stream, read, last: info.last }.into());
         }
         let what = format!("it was made at {}, and now there is one of {}", self.created, info.created);
         Err(FeedError::Rewritten { stream, what }.into())
