@@ -102,9 +102,8 @@ impl Aliases {
     pub(crate) fn set(&mut self, client: u32, address: &str, to: &str, at: u64) -> u64 {
         self.epoch += 1;
         let held = self.find_mut(client, address).map_or(Vec::new(), |alias| std::mem::take(&mut alias.held));
-        let (address_of, to) = (address.into(), to.into());
-        let alias = Alias { client, address: address_of, to, epoch: self.epoch, at, held, waiting: Vec::new() };
-        self.insert(alias);
+        let epoch = self.epoch;
+        self.insert(Alias { client, address: address.into(), to: to.into(), epoch, at, held, waiting: Vec::new() });
         self.changed.push((client, address.into()));
         self.epoch
     }
