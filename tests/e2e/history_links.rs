@@ -14,9 +14,15 @@ use crate::common::VISITS;
 /// The person, two devices of hers, and who uses one of them after her.
 const HERS: [&str; 3] = ["tp/ann", "tnt/phone", "tnt/tablet"];
 
+/// Longer than a moment of the log.
+const MOMENT: Duration = Duration::from_millis(2);
+
 fn visit(server: &Server, ids: Value, page: &str) -> String {
     let body = json!({"sessionId": "s", "ids": ids, "profile": {"page": page}});
+    // Moments of the log have a millisecond each: what is done next is done in another one.
+    wait::pass(MOMENT);
     let reply = server.post_json(&format!("{VISITS}?return=profile"), &body).expect(200).json();
+    wait::pass(MOMENT);
     reply["profile"]["modifiedAt"].as_str().expect("a time").to_owned()
 }
 
@@ -56,11 +62,7 @@ fn page_then(server: &Server, id: &str, at: &str) -> Value {
 fn live(servers: &[&Server]) -> Vec<(String, &'static str, &'static str)> {
     let server = |n: usize| servers[n % servers.len()];
     let mut moments = Vec::new();
-    let mut see = |at: String, id: &'static str, page: &'static str| {
-        // Moments of the log have a millisecond each.
-        wait::pass(Duration::from_millis(2));
-        moments.push((at, id, page));
-    };
+    let mut see = |at: String, id: &'static str, page: &'static str| moments.push((at, id, page));
     see(visit(server(0), json!({"tntId": "phone"}), "alone"), "tnt/phone", "alone");
     see(visit(server(1), json!({"tntId": "tablet"}), "other"), "tnt/tablet", "other");
     see(visit(server(2), json!({"thirdPartyId": "ann"}), "shop"), "tp/ann", "shop");
