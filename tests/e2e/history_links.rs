@@ -1,29 +1,29 @@
 //! History of a person with several ids, with the real binary: told by any id, over a kill, on one machine and in a cluster;
 //! the next person on a device sees nothing of the one before.
 
-use std::time::Duration;
-
 use cameo_tests::cluster::Cluster;
 use cameo_tests::http::Request;
 use cameo_tests::server::Server;
 use cameo_tests::wait;
 use serde_json::{Value, json};
 
-use crate::common::VISITS;
+use crate::common::{VISITS, now_ms};
 
 /// The person, two devices of hers, and who uses one of them after her.
 const HERS: [&str; 3] = ["tp/ann", "tnt/phone", "tnt/tablet"];
 
-/// Longer than a moment of the log.
-const MOMENT: Duration = Duration::from_millis(2);
-
 fn visit(server: &Server, ids: Value, page: &str) -> String {
     let body = json!({"sessionId": "s", "ids": ids, "profile": {"page": page}});
-    // Moments of the log have a millisecond each: what is done next is done in another one.
-    wait::pass(MOMENT);
     let reply = server.post_json(&format!("{VISITS}?return=profile"), &body).expect(200).json();
-    wait::pass(MOMENT);
-    reply["profile"]["modifiedAt"].as_str().expect("a time").to_owned()
+    let at = reply["profile"]["modifiedAt"].as_str().expect("a time").to_owned();
+    over(&at);
+    at
+}
+
+/// Waits until a moment of the log is over: each has a millisecond, and what is done next is to be in another one.
+fn over(at: &str) {
+    let at: jiff::Timestamp = at.parse().expect("a time");
+    wait::until("another moment", || (now_ms() > at.as_millisecond()).then_some(()));
 }
 
 fn path(id: &str) -> String {
@@ -70,7 +70,9 @@ fn live(servers: &[&Server]) -> Vec<(String, &'static str, &'static str)> {
     see(visit(server(1), json!({"tntId": "tablet", "thirdPartyId": "ann"}), "again"), "tnt/phone", "again");
     let patch = Request::new("PATCH", &path("tnt/tablet")).body(json!({"set": {"page": "set"}}).to_string());
     let patched = server(2).send(&patch).expect(200).json();
-    see(patched["modifiedAt"].as_str().expect("a time").to_owned(), "tp/ann", "set");
+    let at = patched["modifiedAt"].as_str().expect("a time");
+    over(at);
+    see(at.to_owned(), "tp/ann", "set");
     moments
 }
 

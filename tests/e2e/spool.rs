@@ -102,7 +102,7 @@ fn visits_are_spooled_at_once_while_nats_has_no_quorum() {
         quick = if round(&cluster) < AT_ONCE { quick + 1 } else { 0 };
         (quick == ROUNDS).then_some(())
     });
-    // And it stays so.
+    // And it stays so: a load of nine seconds, in which appends are tried and given up meanwhile.
     for _ in 0..ROUNDS {
         let took = round(&cluster);
         assert!(took < AT_ONCE, "{took:?}");

@@ -64,6 +64,16 @@ impl Reply {
     }
 }
 
+/// Looks until something is so, and lets everybody else go on in between.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let looks = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), looks).await.is_ok(), "never came: {what}");
+}
+
 /// A client as it is when it is new.
 fn client(code: &str) -> ClientRecord {
     ClientRecord::new(&ClientCode::new(code).unwrap(), NOW).unwrap()
@@ -133,12 +143,7 @@ impl Rig {
     /// Waits until a partition has stopped, and no other.
     async fn stopped(&self, partition: Partition) {
         let halted = || self.edge.replica().health().halted.into_iter().map(|(partition, _)| partition);
-        let has_stopped = async {
-            while halted().next().is_none() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), has_stopped).await.expect("the partition stops");
+        until("the partition has stopped", || halted().next().is_some()).await;
         assert_eq!(halted().collect::<Vec<_>>(), [partition]);
     }
 

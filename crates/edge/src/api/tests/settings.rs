@@ -1,5 +1,7 @@
 //! Lifetimes on their way from the clients' records into the log.
 
+use std::task::Poll;
+
 use cameo_auth::Revision;
 use tokio::sync::watch;
 
@@ -32,17 +34,17 @@ async fn a_node_without_its_lease_leaves_the_log_alone_until_it_has_it() {
     away.stopped(stopped).await;
     let (changes, following) = watch::channel(Revision(0));
     let edge = Arc::new(away.edge);
-    let follows = tokio::spawn(Arc::clone(&edge).follow_settings(following));
-    changes.send(Revision(1)).unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(rig.lifetimes(), [None, Some(2), Some(2), Some(2)], "it has no lease");
+    let mut follows = Box::pin(Arc::clone(&edge).follow_settings(following));
+    // At its start, and at a change, it goes as far as it can by itself: nothing to wait for.
+    for change in 1..3 {
+        let waits = std::future::poll_fn(|context| Poll::Ready(follows.as_mut().poll(context).is_pending())).await;
+        assert!(waits);
+        assert_eq!(rig.lifetimes(), [None, Some(2), Some(2), Some(2)], "it has no lease");
+        changes.send(Revision(change)).unwrap();
+    }
     stale.hold(true);
-    let settled = async {
-        while rig.lifetimes() != [None, Some(9), Some(9), Some(9)] {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), settled).await.expect("it is settled, unasked");
+    let follows = tokio::spawn(follows);
+    until("lifetimes that are settled", || rig.lifetimes() == [None, Some(9), Some(9), Some(9)]).await;
     drop(changes);
     follows.await.unwrap();
 }
