@@ -287,6 +287,15 @@ fn restart(cluster: &mut Cluster, world: &World, edge: usize, down: Duration, ki
 
 #[test]
 fn everything_acknowledged_counts_once_through_a_storm_of_faults() {
+    if let Err(panic) = std::panic::catch_unwind(check) {
+        // Once more, after the logs of all servers, which are long.
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        eprintln!("what broke: {}", text.unwrap_or("see above"));
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn check() {
     let mut random = Random::from_env("CAMEO_CHECK_SEED");
     // With a spool acknowledgements go on in an outage, and mean less: both have to hold.
     let spool = random.below(2) == 1;

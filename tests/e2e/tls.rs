@@ -1,6 +1,5 @@
 //! TLS: what is served over it, who is trusted, and a cluster that speaks nothing else.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -8,7 +7,7 @@ use cameo_nats::testing::Authority;
 use cameo_tests::cluster::{Cluster, Plan};
 use cameo_tests::http::{Connection, Request};
 use cameo_tests::server::{Server, Setup};
-use cameo_tests::{admin, process, readme, wait};
+use cameo_tests::{admin, port, process, readme, wait};
 use serde_json::json;
 
 use crate::common::sign_in;
@@ -127,7 +126,7 @@ fn serve(dir: &Path, line: &str, port: u16) -> (Line, std::path::PathBuf) {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    port::free().port()
 }
 
 #[test]

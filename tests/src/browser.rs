@@ -1,6 +1,6 @@
 //! A headless Chromium, driven by chromedriver over WebDriver (W3C) and its door to the DevTools protocol.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::http::{Connection, Request};
-use crate::wait;
+use crate::{port, wait};
 
 /// A free port can be taken by somebody else between the look and the start.
 const PORT_TRIES: usize = 5;
@@ -258,8 +258,7 @@ impl Drop for Browser {
 
 fn driver() -> (Child, SocketAddr) {
     for _ in 0..PORT_TRIES {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("a free port");
+        let address = port::free();
         let mut command = Command::new("chromedriver");
         command.arg(format!("--port={}", address.port())).stdin(Stdio::null()).stdout(Stdio::null());
         let mut driver = command.stderr(Stdio::null()).spawn().expect("chromedriver starts");

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod compose;
 pub mod http;
 pub mod needs;
+pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod random;

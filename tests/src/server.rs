@@ -1,7 +1,7 @@
 //! `cameo standalone`, or one role of a cluster, as a child process: started on a free port, waited for, killed, stopped, continued.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::{Connection, Request, Response};
-use crate::{process, wait};
+use crate::{port, process, wait};
 
-/// A free port can be taken by somebody else between the look and the start.
+/// A free port can be taken by another process of tests between the look and the start.
 const PORT_TRIES: usize = 5;
 /// How much of the server's log a failure shows, in bytes.
 const LOG_SHOWN: usize = 6000;
@@ -155,8 +155,7 @@ impl Server {
     }
 
     fn spawn(setup: &Setup) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
-        let address = free.expect("a free port");
+        let address = port::free();
         let log = match &setup.log_dir {
             Some(dir) => tempfile::NamedTempFile::new_in(dir),
             None => tempfile::NamedTempFile::new(),

@@ -46,7 +46,7 @@ pub use snapshots::{SnapshotOutcome, SnapshotTaken};
 pub(crate) use apply::describe;
 pub(crate) use find::Held;
 
-use call::EventTicket;
+use call::{Call, EventTicket};
 use checkpoint::Checkpoint;
 use courier::Courier;
 
@@ -465,6 +465,21 @@ impl<L: EventLog> Replica<L> {
         calls.add(partition, event, render);
         let mut answers = calls.wait().await;
         answers.pop().unwrap_or_else(|| Err(SubmitError::Unknown("no answer".into())))
+    }
+
+    /// Appends encoded events in one frame, all or none, and waits until each has been applied.
+    pub(crate) async fn submit_together(
+        &self,
+        partition: Partition,
+        events: Vec<Vec<u8>>,
+    ) -> Vec<Result<Answer, SubmitError>> {
+        let call = Call::new(events.len());
+        let ticket = |(slot, event)| (event, EventTicket::new(&call, slot, None));
+        let events = events.into_iter().enumerate().map(ticket).collect();
+        match self.inner.check(partition).and_then(|()| Ok(self.inner.appender.submit_together(partition, events)?)) {
+            Ok(()) => call.wait().await.into_iter().map(|answer| answer.map_err(Into::into)).collect(),
+            Err(error) => vec![Err(error)],
+        }
     }
 
     /// Starts a call of up to `events` events, which go into the log together as far as their partitions allow.

@@ -12,13 +12,15 @@
 //! - While it holds visits of a partition, the native visits that come for that partition go through it, so that none
 //!   overtakes another. Delivery calls and the visits of NATS producers are not spooled, and go past it: their callers learn
 //!   at once, or try again by themselves.
+//! - Visits of a partition go into the log in the order in which they came: those of a frame together or not at all, and the
+//!   next ones after it.
 //! - Partitions do not wait for one another: one whose log is silent, or that has stopped, holds up only its own. For one that
 //!   has stopped nothing is taken; what it has in here stays until the node starts again with that partition well.
 
 pub(crate) mod drain;
 mod store;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,8 +36,8 @@ use store::{Record, Store};
 
 /// Bytes that a visit counts for beyond its own: its place in the index and in the database.
 const OVERHEAD_BYTES: u64 = 160;
-/// Visits that are looked at for those that can go next: bounds the work of a round when they are all of few visitors.
-const LOOKED_AT: usize = 50_000;
+/// Most visits, and bytes of them, that go into the log in one frame.
+const FRAME: (usize, u64) = (1000, 256 << 10);
 /// Default of [`SpoolConfig::max_bytes`]: some hours of a busy site's visits.
 pub const MAX_BYTES_DEFAULT: u64 = 1 << 30;
 
@@ -103,8 +105,6 @@ struct Held {
     key: u128,
     partition: Partition,
     bytes: u64,
-    /// Of its client and home: visits of one visitor go one after the other.
-    visitor: u128,
     made_up: Option<Box<str>>,
     /// The record, until it is known to be on disk: until then whoever has placed it may have to take it back.
     unwritten: Option<Box<[u8]>>,
@@ -132,6 +132,8 @@ impl Placed {
 struct Index {
     by_key: HashMap<u128, u64>,
     held: BTreeMap<u64, Held>,
+    /// The places of each partition's.
+    of: BTreeSet<(Partition, u64)>,
     bytes: u64,
     next: u64,
 }
@@ -146,8 +148,8 @@ pub(crate) struct Spool {
     doubt: Box<[AtomicBool]>,
     store: Store,
     max_bytes: u64,
-    /// Told when there is something to drain.
-    filled: Notify,
+    /// Of each partition: told when there is something to drain.
+    filled: Box<[Notify]>,
     meters: Meters,
 }
 
@@ -189,17 +191,13 @@ pub(crate) struct Level {
 /// What the fold takes for one event (`dedupe.rs` of the core), and its partition.
 fn key(partition: Partition, visit: &Visit<'_>) -> Option<u128> {
     let home = if visit.generated { "" } else { visit.home };
-    Some(hash(partition, &[visit.client, home, visit.event_id?]))
-}
-
-fn hash(partition: Partition, parts: &[&str]) -> u128 {
     let mut hash = Xxh3Default::new();
     hash.update(&partition.0.to_le_bytes());
-    for part in parts {
+    for part in [visit.client, home, visit.event_id?] {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
     }
-    hash.digest128()
+    Some(hash.digest128())
 }
 
 fn held(partition: Partition, visit: &Visit<'_>, encoded: usize) -> Option<Held> {
@@ -208,7 +206,6 @@ fn held(partition: Partition, visit: &Visit<'_>, encoded: usize) -> Option<Held>
         key: key(partition, visit)?,
         partition,
         bytes: encoded as u64 + OVERHEAD_BYTES,
-        visitor: hash(partition, &[visit.client, visit.home]),
         made_up,
         unwritten: None,
     })
@@ -239,7 +236,7 @@ impl Spool {
             doubt: partitions.iter().map(|_| AtomicBool::new(true)).collect(),
             store,
             max_bytes: config.max_bytes,
-            filled: Notify::new(),
+            filled: partitions.iter().map(|_| Notify::new()).collect(),
             meters: Meters::new(),
         };
         let level = spool.level();
@@ -249,7 +246,6 @@ impl Spool {
                 spool.bytes = level.bytes,
                 "visits of an outage are in the spool"
             );
-            spool.filled.notify_one();
         }
         Ok(Arc::new(spool))
     }
@@ -316,7 +312,7 @@ impl Spool {
         let results = self.settle(visits, placed, seen);
         self.meters.refused.increment(results.iter().filter(|result| result.is_err()).count() as u64);
         self.level();
-        self.filled.notify_one();
+        visits.iter().for_each(|new| self.filled[new.partition.index()].notify_one());
         results
     }
 
@@ -415,6 +411,7 @@ impl Spool {
     fn remove(&self, index: &mut Index, seq: u64) {
         let Some(held) = index.held.remove(&seq) else { return };
         index.by_key.remove(&held.key);
+        index.of.remove(&(held.partition, seq));
         index.bytes -= held.bytes;
         self.waiting[held.partition.index()].fetch_sub(1, Ordering::AcqRel);
     }
@@ -427,15 +424,22 @@ impl Spool {
         self.store.flush()
     }
 
-    /// The next visits for the log, at most so many, of the partitions that are `ready`: the first of each visitor, so that
-    /// one that fails is overtaken by none of its visitor's.
-    fn round(&self, most: usize, ready: &[bool]) -> Vec<(u64, Partition)> {
-        let index = self.index.lock();
-        let mut visitors = HashSet::new();
-        // Those of the others are passed over first: however many they are, they hold up nobody.
-        let could_go = index.held.iter().filter(|(_, held)| ready[held.partition.index()]).take(LOOKED_AT);
-        let first = could_go.filter(|(_, held)| visitors.insert(held.visitor));
-        first.take(most).map(|(seq, held)| (*seq, held.partition)).collect()
+    /// The first visits of a partition, encoded, as many as one frame takes; none while the first one is being written.
+    fn next(&self, partition: Partition) -> fjall::Result<Vec<Vec<u8>>> {
+        let (mut seqs, mut bytes) = (Vec::new(), 0);
+        {
+            let index = self.index.lock();
+            for (_, seq) in index.of.range((partition, 0)..=(partition, u64::MAX)).take(FRAME.0) {
+                bytes += index.held.get(seq).map_or(0, |held| held.bytes);
+                if bytes > FRAME.1 && !seqs.is_empty() {
+                    break;
+                }
+                seqs.push(*seq);
+            }
+        }
+        // None overtakes one that is not to be read yet.
+        let records = seqs.into_iter().map(|seq| self.store.get(seq)).map_while(Result::transpose);
+        records.map(|record| record.map(|record| record.bytes)).collect()
     }
 }
 
@@ -444,6 +448,7 @@ impl Index {
         self.next = self.next.max(seq + 1);
         self.bytes += held.bytes;
         self.by_key.insert(held.key, seq);
+        self.of.insert((held.partition, seq));
         self.held.insert(seq, held);
     }
 }

@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::error::AppendError;
-use crate::frame::{AppenderId, FRAME_BYTES_MAX, FrameHeader, HEADER_BYTES, LINEAGE_SILENCE_MS};
+use crate::frame::{AppenderId, EVENT_PREFIX_BYTES, FRAME_BYTES_MAX, FrameHeader, HEADER_BYTES, LINEAGE_SILENCE_MS};
 use crate::{BATCH_BYTES, EventLog, LogTime, Partition, Position};
 
 use pending::{Chain, Draft, Pending, Ready, Registry, TooLarge};
@@ -173,6 +173,31 @@ impl<T: Ticket> Appender<T> {
         self.line(partition).submit(partition, encode, ticket)
     }
 
+    /// Puts encoded events into one frame of their partition, in this order: all of them get into the log, or none does. Refused,
+    /// their tickets are dropped.
+    ///
+    /// # Errors
+    /// Why none was taken.
+    ///
+    /// # Panics
+    /// When the log has no such partition.
+    pub fn submit_together(&self, partition: Partition, events: Vec<(Vec<u8>, T)>) -> Result<(), SubmitError> {
+        let bytes = events.iter().map(|(event, _)| event.len() + EVENT_PREFIX_BYTES).sum();
+        if bytes > EVENT_BYTES_MAX {
+            return Err(SubmitError::TooLarge { bytes, limit: EVENT_BYTES_MAX });
+        }
+        let add = |pending: &mut Pending<T>| {
+            pending.begin_frame();
+            for (event, ticket) in events {
+                // They fit, as their sum does.
+                let _ =
+                    pending.add(FRAME_BYTES_MAX, EVENT_BYTES_MAX, |out| out.extend_from_slice(&event), Some(ticket));
+            }
+            bytes
+        };
+        self.line(partition).take(partition, add)
+    }
+
     /// The tickets of a frame, one entry per event, when it is a frame of this appender that somebody waits for. Called
     /// by the replica when it applies the frame, in order per partition; a second call finds none.
     #[must_use]
@@ -242,24 +267,45 @@ impl<T: Ticket> Line<T> {
         encode: impl FnOnce(&mut Vec<u8>),
         ticket: Option<T>,
     ) -> Result<(), (SubmitError, Option<T>)> {
+        let mut ticket = ticket;
+        let mut too_large = None;
+        let frame_bytes = self.inner.options.max_frame_bytes;
+        let taken = self.take(partition, |pending| {
+            pending.add(frame_bytes, EVENT_BYTES_MAX, encode, ticket.take()).unwrap_or_else(
+                |(TooLarge(bytes), back)| {
+                    (too_large, ticket) = (Some(bytes), back);
+                    0
+                },
+            )
+        });
+        match (taken, too_large) {
+            (Ok(()), None) => Ok(()),
+            (Ok(()), Some(bytes)) => Err((SubmitError::TooLarge { bytes, limit: EVENT_BYTES_MAX }, ticket)),
+            (Err(error), _) => Err((error, ticket)),
+        }
+    }
+
+    /// Has somebody add events to what a partition has pending, if it takes any; he says how many bytes he added.
+    fn take(&self, partition: Partition, add: impl FnOnce(&mut Pending<T>) -> usize) -> Result<(), SubmitError> {
         let inner = &*self.inner;
         if inner.pending_bytes.load(Ordering::Relaxed) > inner.options.max_pending_bytes
             || inner.waiting_events.load(Ordering::Relaxed) > inner.options.max_waiting_events
         {
-            return Err((SubmitError::Full, ticket));
+            return Err(SubmitError::Full);
         }
         let full_until_ms = inner.full_until_ms.load(Ordering::Relaxed);
         if full_until_ms != 0 && inner.elapsed_ms() < full_until_ms {
-            return Err((SubmitError::StorageFull, ticket));
+            return Err(SubmitError::StorageFull);
         }
         let slot = &inner.slots[partition.index()];
         let mut pending = slot.pending.lock();
         if pending.closed {
-            return Err((SubmitError::Closed, ticket));
+            return Err(SubmitError::Closed);
         }
-        let bytes = pending
-            .add(inner.options.max_frame_bytes, EVENT_BYTES_MAX, encode, ticket)
-            .map_err(|(TooLarge(bytes), ticket)| (SubmitError::TooLarge { bytes, limit: EVENT_BYTES_MAX }, ticket))?;
+        let bytes = add(&mut pending);
+        if bytes == 0 {
+            return Ok(());
+        }
         inner.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         let is_first = !slot.dirty.load(Ordering::Relaxed);
         if is_first {

@@ -47,6 +47,13 @@ impl<T> Pending<T> {
         Self { drafts: VecDeque::new(), last_bytes: 0, closed: false }
     }
 
+    /// Has the next event begin a frame of its own.
+    pub(super) fn begin_frame(&mut self) {
+        if self.drafts.back().is_some_and(|draft| draft.frame.events() > 0) {
+            self.drafts.push_back(Draft::new(self.last_bytes));
+        }
+    }
+
     /// Adds an event to the open frame, or to a new one when it would grow past `frame_bytes`. Returns its bytes, and
     /// gives the ticket back when the event is larger than `event_bytes`.
     pub(super) fn add(

@@ -96,6 +96,28 @@ fn events_arrive_once_in_order_with_their_tickets() {
 }
 
 #[test]
+fn what_is_submitted_together_stands_in_one_frame_or_not_at_all() {
+    let (log, appender) = start(1, AppenderOptions { max_frame_bytes: 200, ..AppenderOptions::default() });
+    let (tx, rx) = notes();
+    let together = |numbers: std::ops::Range<u64>| {
+        let events = numbers.map(|n| (n.to_le_bytes().to_vec(), Note(n, tx.clone()))).collect();
+        appender.submit_together(P0, events)
+    };
+    together(0..100).unwrap();
+    let (numbers, tickets) = apply(&log, &appender, 100);
+    assert_eq!((numbers, tickets.len()), ((0..100).collect(), 100));
+    // Far more than a frame takes otherwise.
+    assert_eq!(log.last(P0), Position(1));
+    log.fail_next(Failure::Unavailable);
+    together(100..200).unwrap();
+    let failed: Vec<_> = (0..100).map(|_| rx.recv().unwrap().0).collect();
+    assert_eq!(failed, (100..200).collect::<Vec<_>>());
+    let too_large =
+        vec![(vec![0; EVENT_BYTES_MAX / 2], Note(0, tx.clone())), (vec![0; EVENT_BYTES_MAX / 2], Note(1, tx.clone()))];
+    assert!(matches!(appender.submit_together(P0, too_large), Err(SubmitError::TooLarge { .. })));
+}
+
+#[test]
 fn close_appends_what_is_pending() {
     let (log, appender) = start(2, AppenderOptions::default());
     let (tx, _rx) = notes();

@@ -99,6 +99,21 @@ async fn visits_of_an_outage_are_acknowledged_as_such_and_count_once_afterwards(
     assert_eq!(rig.visits_of("a").await.as_deref(), Some("4"));
 }
 
+/// However few the visitors are, it takes a frame for many visits and not one for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_visits_of_one_visitor_go_into_the_log_in_a_few_frames() {
+    let rig = rig().await;
+    rig.log.cut_off(Some(Failure::Unavailable));
+    for event in 0..300 {
+        rig.visit(&Rig::counted(event, "a")).await.expect(202);
+    }
+    let frames = rig.frames();
+    rig.log.cut_off(None);
+    rig.drained().await;
+    assert_eq!(rig.visits_of("a").await.as_deref(), Some("300"));
+    assert!(rig.frames() - frames <= 3, "{} frames", rig.frames() - frames);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_visitors_visits_keep_their_order_through_failures_while_it_is_drained() {
     let rig = rig().await;
