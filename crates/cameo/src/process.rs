@@ -6,6 +6,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use utoipa::OpenApi;
 
@@ -22,6 +23,7 @@ pub(crate) fn run(
     serve: impl AsyncFnOnce(PrometheusHandle) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     observe::start_logging(log, format)?;
+    take_all_files();
     let metrics = observe::start_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {
@@ -35,6 +37,14 @@ pub(crate) fn run(
         });
         serve(metrics).await
     })
+}
+
+/// Raises the number of files and connections that may be open to what the system allows: shells begin with few.
+fn take_all_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, files.limit = limit.current, "cannot raise the number of open files");
+    }
 }
 
 /// With the description of the routes at `/openapi.json`.

@@ -298,6 +298,12 @@ impl<L: EventLog> Replica<L> {
         }
         let inner = Arc::clone(&replica.inner);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
+        // What was under way when the process before ended: the node whose event it is from carries it at once.
+        for partition in replica.partitions().iter() {
+            if inner.slots[partition.index()].state.read().fold.links().outbox > 0 {
+                inner.courier.wake(partition);
+            }
+        }
         replica.spawn("courier".into(), move || courier::run(&inner, &runtime))?;
         Ok(replica)
     }

@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use pin_project_lite::pin_project;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::Service;
@@ -42,6 +43,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections at a time; further ones wait in the system's queue. Ours: a few hundred megabytes at worst.
 const CONNECTIONS: usize = 10_000;
+/// The same as [`HEADER_TIMEOUT`], of a connection that came when more than half of the places were taken: whoever holds
+/// places and sends nothing does not keep others out for long.
+const CROWDED_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many may be there, and how long each may take.
+#[derive(Clone, Copy)]
+struct Bounds {
+    connections: usize,
+    header: Duration,
+    crowded: Duration,
+}
+
+impl Bounds {
+    /// Those of this process: a quarter of the files that it may have open stays for everything else.
+    fn of_process() -> Self {
+        let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
+        let connections = files.map_or(CONNECTIONS, |files| CONNECTIONS.min(files - files / 4).max(1));
+        Self { connections, header: HEADER_TIMEOUT, crowded: CROWDED_TIMEOUT }
+    }
+
+    fn patience(self, free: usize) -> Duration {
+        if free < self.connections / 2 { self.crowded } else { self.header }
+    }
+}
 
 /// Where a request came from; every request that is served carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,10 +172,20 @@ struct Serving {
 
 /// Serves until `stop` is done, then answers what is under way and returns. With `tls`, over TLS alone.
 pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, stop: impl Future<Output = ()>) {
+    serve_within(Bounds::of_process(), listener, tls, router, stop).await;
+}
+
+async fn serve_within(
+    bounds: Bounds,
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    stop: impl Future<Output = ()>,
+) {
     // No pipeline_flush: it holds an answer back while bytes of the next request are there, and loses it for good when
     // those are rubbish and end the connection.
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEAD_BYTES);
+    http.timer(TokioTimer::new()).max_buf_size(HEAD_BYTES);
     let renewing = tls.clone().map(|tls| tokio::spawn(tls.renew()));
     let plain = Router::new().fallback(async || {
         Refusal::new(400, "this port speaks TLS: send the request to https://").response(Family::Native)
@@ -158,7 +193,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, stop
     let serving = Serving { http, router, plain, tls };
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Arc::new(Semaphore::new(bounds.connections));
     loop {
         let accept = async {
             let place = Arc::clone(&connections).acquire_owned().await;
@@ -178,7 +213,8 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, stop
         };
         // Small replies must not wait for the caller's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
-        let (serving, watcher) = (serving.clone(), graceful.watcher());
+        let (mut serving, watcher) = (serving.clone(), graceful.watcher());
+        serving.http.header_read_timeout(bounds.patience(connections.available_permits()));
         tokio::spawn(async move {
             serving.connection(stream, Peer(peer), watcher).await;
             drop(place);

@@ -22,6 +22,7 @@ use cameo_nats::Nats;
 use cameo_profile::state::{Agreed, Moments};
 use cameo_snapshot::{Folder, Head, Listed, Name, Objects, Plan, Reader, Store, Writer};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 
 use super::Done;
 use super::snapshot::{CONTROL, contents, intact, tempfile_dir};
@@ -48,7 +49,8 @@ pub(crate) struct RestoreArgs {
     #[arg(long, env = "CAMEO_DATA_DIR", value_name = "DIR", default_value = "./data")]
     data_dir: PathBuf,
     /// Servers that hold each frame of a cluster that is made, 1–5
-    #[arg(long, env = "CAMEO_LOG_REPLICAS", value_name = "N", default_value_t = 3)]
+    #[arg(long, env = "CAMEO_LOG_REPLICAS", value_name = "N", default_value_t = 3,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=5))]
     log_replicas: usize,
     /// The signing key of the control plane that is lost: with it clients, tokens, users and admin keys come back too, as
     /// they were when they were exported
@@ -290,7 +292,6 @@ async fn restore_cluster(
     partitions: PartitionCount,
     control: Option<Control>,
 ) -> anyhow::Result<Done> {
-    ensure!((1..=5).contains(&args.log_replicas), "log_replicas is 1 to 5, not {}", args.log_replicas);
     let nats = Nats::connect(&args.nats.resolve()?).await?;
     let options =
         JetStreamOptions { partitions: Some(partitions), replicas: args.log_replicas, ..JetStreamOptions::new(NAME) };

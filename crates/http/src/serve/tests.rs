@@ -77,6 +77,24 @@ async fn a_body_that_announces_too_much_is_answered_at_once_and_closed() {
     assert!(began.elapsed() < LINGER_NOTICED, "{:?}", began.elapsed());
 }
 
+#[tokio::test]
+async fn whoever_holds_all_places_and_sends_nothing_keeps_others_out_for_moments() {
+    let (short, long) = (Duration::from_millis(200), 2 * PATIENCE);
+    let bounds = Bounds { connections: 8, header: long, crowded: short };
+    assert_eq!([8, 4, 3, 0].map(|free| bounds.patience(free)), [long, long, short, short]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().route("/get/{id}", get(async || "got"));
+    tokio::spawn(serve_within(bounds, listener, None, router, std::future::pending()));
+    let mut silent = Vec::new();
+    for _ in 0..16 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut caller = TcpStream::connect(address).await.unwrap();
+    caller.write_all(b"GET /get/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(rest(&mut caller).await.ends_with("got"));
+}
+
 /// Well below what the server waits for a body, or for a caller to close.
 const LINGER_NOTICED: Duration = Duration::from_secs(3);
 
