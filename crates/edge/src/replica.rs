@@ -320,7 +320,10 @@ impl<L: EventLog> Replica<L> {
             let inner = Arc::clone(&self.inner);
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
-            self.spawn(format!("applier-{n}"), move || apply::run(&inner, &partitions, &runtime))?;
+            // Here, not on its thread: from now on the log knows what was read, and takes nothing if it lacks that.
+            let from = partitions.iter().map(|&p| (p, inner.slots[p.index()].state.read().position)).collect();
+            let reader = log.reader(from);
+            self.spawn(format!("applier-{n}"), move || apply::run(&inner, &partitions, reader, &runtime))?;
         }
         Ok(())
     }

@@ -270,20 +270,37 @@ pub async fn log_time<B: Backend>(backend: &B) {
     assert!(frames.iter().all(|frame| frame.at > LogTime(0) && frame.at <= before));
 }
 
-/// A reader that claims to have read more than there is gets an error that names the place, for ever.
+/// A reader that claims to have read more than there is gets an error that names the place, for ever: also when the log
+/// grows past that place while the reader waits to be told. A log that lacks what was read may refuse to grow.
 pub async fn ahead<B: Backend>(backend: &B) {
     let log = backend.create("ahead", count(2)).await;
     let last = append(&log, vec![frame(P1, 1, 10)]).await[0];
     let asked = last.next();
+    let grow = async |from: u64| {
+        for result in log.append((from..from + 3).map(|n| frame(P1, n, 10)).collect()).await {
+            assert!(matches!(result, Ok(_) | Err(AppendError::Unavailable(_))), "{result:?}");
+        }
+    };
     let mut reader = log.reader(vec![(P0, Position::START), (P1, asked)]);
-    for n in 2..=3 {
-        match reader.next_batch().await {
+    let mut told = {
+        let mut first = pin!(reader.next_batch());
+        match first.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(told) => told,
+            Poll::Pending => {
+                grow(2).await;
+                first.await
+            }
+        }
+    };
+    for n in 0..2 {
+        match told {
             Err(ReadError::Ahead { partition: P1, asked: named, last: found, .. }) => {
                 assert_eq!((named, found), (asked, last));
             }
             other => panic!("{other:?}"),
         }
-        append(&log, vec![frame(P1, n, 10)]).await;
+        grow(5 + 3 * n).await;
+        told = reader.next_batch().await;
     }
 }
 

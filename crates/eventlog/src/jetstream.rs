@@ -9,6 +9,7 @@
 //!
 //! What the log is made of stands in the metadata of its streams; `P` and the number of streams are fixed with them.
 
+mod end;
 mod reader;
 mod reappend;
 mod recent;
@@ -46,8 +47,6 @@ const APPEND_PATIENCE: Duration = Duration::from_secs(10);
 const LINK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a new leader may seem to lack what was stored.
 const READY_PATIENCE: Duration = Duration::from_secs(3);
-/// How long the answer to one look may take: the leader that it was sent to may be gone, and nobody answers for it.
-const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 /// Pause before a stream is looked at again that nobody leads.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Frames of one lane under way at once.
@@ -93,7 +92,7 @@ struct Stream {
     last: AtomicU64,
     /// The first one held after our own trims.
     first: AtomicU64,
-    /// At how many lost connections it was last looked whether it still has what it had.
+    /// At how many lost connections it was last looked whether it still has what it had (`end.rs`).
     looked: AtomicU64,
     /// When the first append began since one was last answered. A leader that has lost its quorum tells of its stream all the
     /// same, for a while.
@@ -297,13 +296,22 @@ impl JetStreamLog {
     }
 
     /// Keeps what readers read from now on in a directory, [`RECENT_BYTES`] of each stream: should NATS lose the end of a
-    /// stream, it can be appended again ([`Self::missing`]). A stream that has less than is kept here is not read.
+    /// stream, it can be appended again ([`Self::missing`]). A stream that has less than is kept here, or something else in
+    /// its place, is not read, and nothing is appended to it.
     ///
     /// # Errors
     /// When the directory cannot be used.
     pub fn keep_recent(&self, dir: &Path) -> io::Result<()> {
-        let open = |stream| Recent::open(dir, self.0.id, stream).map(Mutex::new);
-        let recent = (0..self.0.streams.len()).map(open).collect::<io::Result<_>>()?;
+        let open = |(n, stream): (usize, &Stream)| {
+            let recent = Recent::open(dir, self.0.id, n)?;
+            if let Some(newest) = recent.newest() {
+                stream.had(newest.position);
+                // Also when it goes that far: what stands there may be something else.
+                stream.distrust();
+            }
+            Ok(Mutex::new(recent))
+        };
+        let recent = self.0.streams.iter().enumerate().map(open).collect::<io::Result<_>>()?;
         // A second directory would not be written to; the first is.
         let _ = self.0.recent.set(recent);
         Ok(())
@@ -330,7 +338,7 @@ impl Inner {
             let id = format!("{}.{partition}.{}", header.appender, header.counter);
             let publish = Publish { subject: subject.clone(), id, expected: None, headers: vec![], payload: bytes };
             self.streams[stream].unanswered.lock().get_or_insert_with(Instant::now);
-            let stored = self.publish(&self.streams[stream], &publish).await;
+            let stored = self.publish(stream, &publish).await;
             if matches!(stored, Ok(_) | Err(PublishError::Full(_))) {
                 *self.streams[stream].unanswered.lock() = None;
             }
@@ -350,9 +358,10 @@ impl Inner {
         results
     }
 
-    /// Publishes, and looks before the first attempt on every new connection whether the stream still has all it had: what
-    /// went into a stream that has lost its end could never be brought into order with what it lost.
-    async fn publish(&self, stream: &Stream, publish: &Publish) -> Result<Ack, PublishError> {
+    /// Publishes, and looks before the first attempt, and on every new connection, whether the stream still has all it had:
+    /// what went into a stream that has lost its end could never be brought into order with what it lost.
+    async fn publish(&self, number: usize, publish: &Publish) -> Result<Ack, PublishError> {
+        let stream = &self.streams[number];
         let end = Instant::now() + APPEND_PATIENCE;
         let mut repeated = false;
         loop {
@@ -368,9 +377,13 @@ impl Inner {
             if tokio::time::timeout(patience, self.nats.up()).await.is_err() {
                 return Err(unsure("there is no connection to NATS".into()));
             }
-            if stream.looked.load(Ordering::Acquire) != losses {
-                match tokio::time::timeout(left.min(LOOK_PATIENCE), self.look(stream)).await {
-                    Ok(Ok(None)) => stream.looked.store(losses, Ordering::Release),
+            let looked = stream.looked.load(Ordering::Acquire);
+            if looked != losses {
+                match tokio::time::timeout(left, self.look(number)).await {
+                    // Unless more was learnt of it meanwhile.
+                    Ok(Ok(None)) => {
+                        let _ = stream.looked.compare_exchange(looked, losses, Ordering::AcqRel, Ordering::Relaxed);
+                    }
                     Ok(Ok(Some(lost)))
                         if end.saturating_duration_since(Instant::now()) < APPEND_PATIENCE - READY_PATIENCE =>
                     {
@@ -394,19 +407,6 @@ impl Inner {
                 () = self.nats.lost_since(losses) => repeated = true,
             }
         }
-    }
-
-    /// Asks a stream's leader whether it has all that was stored; else what is wrong.
-    async fn look(&self, stream: &Stream) -> Result<Option<String>, cameo_nats::RequestError> {
-        let known = stream.last.load(Ordering::Acquire);
-        let last = self.nats.stream_info(&stream.name).await?.map_or(0, |info| info.last);
-        Ok((last < known).then(|| {
-            format!(
-                "stream {} ends at position {last}, but {known} was stored in it: it has lost acknowledged frames \
-                 (`cameo log reappend` tells which)",
-                stream.name
-            )
-        }))
     }
 
     /// The last message before a sequence that is older than a time: what lies at or before it is too.

@@ -19,16 +19,14 @@ const STOPPED_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs until the replica closes. A panic in the fold stops the partitions, as an error does: what it left behind is a
 /// state of no position.
-pub(super) fn run<L: EventLog>(inner: &Inner<L>, partitions: &[Partition], runtime: &Runtime) {
-    let followed = catch_unwind(AssertUnwindSafe(|| runtime.block_on(follow(inner, partitions))));
+pub(super) fn run<L: EventLog>(inner: &Inner<L>, partitions: &[Partition], reader: L::Reader, runtime: &Runtime) {
+    let followed = catch_unwind(AssertUnwindSafe(|| runtime.block_on(follow(inner, partitions, reader))));
     if followed.is_err() {
         runtime.block_on(stop_all(inner, partitions, "its applier panicked"));
     }
 }
 
-async fn follow<L: EventLog>(inner: &Inner<L>, partitions: &[Partition]) {
-    let from = partitions.iter().map(|&p| (p, inner.slots[p.index()].state.read().position)).collect();
-    let mut reader = inner.log.reader(from);
+async fn follow<L: EventLog>(inner: &Inner<L>, partitions: &[Partition], mut reader: L::Reader) {
     loop {
         let batch = tokio::select! {
             batch = reader.next_batch() => batch,

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::end::{self, End};
 use super::recent::{Kept, Recent};
 use super::{Inner, reappend};
 use crate::error::ReadError;
@@ -87,6 +88,8 @@ impl JetStreamReader {
             return reader;
         }
         for (stream, wanted) in parts {
+            // Now, and not when the task comes to it: nothing is appended in between to a stream that has less.
+            log.streams[stream].had(wanted.values().map(|(after, _)| *after).max().unwrap_or_default());
             let part = Part { log: Arc::clone(log), stream, wanted, sender: sender.clone() };
             reader.tasks.push(log.runtime.spawn(part.run()));
         }
@@ -139,8 +142,9 @@ impl Part {
     }
 
     async fn follow(&mut self) -> Result<(), Ended> {
-        self.check_ahead().await?;
         let log = Arc::clone(&self.log);
+        let mut checked = log.nats.losses();
+        self.check_end().await?;
         let stream = &log.streams[self.stream];
         let after = self.wanted.values().map(|(after, _)| *after).min().unwrap_or_default();
         let options = FeedOptions {
@@ -151,11 +155,6 @@ impl Part {
             contiguous: true,
         };
         let recent = log.recent.get().map(|recent| &recent[self.stream]);
-        if let Some(recent) = recent
-            && let Err(error) = recent.lock().rewind(after)
-        {
-            tracing::warn!(%error, stream = stream.name, "what was kept of the stream cannot be used");
-        }
         let mut feed = Feed::start(log.nats.clone(), stream.watch.clone(), options);
         let mut synced = Instant::now();
         loop {
@@ -172,6 +171,12 @@ impl Part {
             };
             let messages = messages.map_err(|error| self.say(error))?;
             if let Some(recent) = recent {
+                // The stream may have lost its end and gone on while nobody here was looking.
+                let losses = log.nats.losses();
+                if losses != checked {
+                    self.check_end().await?;
+                    checked = losses;
+                }
                 let kept: Vec<_> = messages.iter().map(Kept::of).collect();
                 recent.lock().push(&kept);
                 if synced.elapsed() >= SYNC_EVERY {
@@ -191,26 +196,30 @@ impl Part {
     }
 
     /// What was read must be there. The feed begins at the partition that is furthest behind, and would not notice.
-    async fn check_ahead(&self) -> Result<(), Ended> {
-        let stream = &self.log.streams[self.stream];
+    async fn check_end(&self) -> Result<(), Ended> {
         let Some((partition, (asked, _))) = self.wanted.iter().max_by_key(|(_, (after, _))| *after) else {
             return Ok(());
         };
+        let name = &self.log.streams[self.stream].name;
         // What is kept was read too, though no checkpoint may have it.
-        let kept = self.log.recent.get().and_then(|recent| recent[self.stream].lock().last());
-        let asked = &kept.map_or(*asked, |kept| kept.max(*asked));
-        let since = Instant::now();
+        let kept = self.log.recent.get().and_then(|recent| recent[self.stream].lock().newest());
+        let (partition, asked) = (*partition, kept.map_or(*asked, |kept| kept.position.max(*asked)));
+        let mut since = None;
         loop {
-            let last = match self.log.nats.stream_info(&stream.name).await {
-                Ok(Some(info)) if info.last >= asked.0 => return Ok(()),
-                Ok(Some(info)) => Some(info.last),
-                // Nobody can say, or it is gone, which the feed will notice.
-                Ok(None) => return Ok(()),
+            let ended = match self.log.end(self.stream, asked).await {
+                // One that is gone the feed will notice.
+                Ok(End::Whole | End::Gone) => return Ok(()),
+                Ok(End::Short(last)) => {
+                    Some(Ended::Ahead { partition, asked, last: Position(last), stream: name.clone() })
+                }
+                Ok(End::Other(position)) => Some(Ended::Rewritten(end::other(name, position))),
+                // Nobody can say.
                 Err(_) => None,
             };
-            if let Some(last) = last.filter(|_| since.elapsed() >= AHEAD_PATIENCE) {
-                let (partition, asked, last) = (*partition, *asked, Position(last));
-                return Err(Ended::Ahead { partition, asked, last, stream: stream.name.clone() });
+            if let Some(ended) = ended
+                && since.get_or_insert_with(Instant::now).elapsed() >= AHEAD_PATIENCE
+            {
+                return Err(ended);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }

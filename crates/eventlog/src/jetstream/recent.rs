@@ -43,8 +43,25 @@ pub(super) struct Kept {
     pub(super) bytes: Bytes,
 }
 
+/// The newest frame that is kept: where it stood, and what tells it from any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Newest {
+    pub(super) position: Position,
+    sum: u64,
+}
+
+impl Newest {
+    fn of(kept: &Kept) -> Self {
+        Self { position: kept.position, sum: xxh3_64(&kept.bytes) }
+    }
+
+    /// Whether these are its bytes.
+    pub(super) fn is(&self, bytes: &[u8]) -> bool {
+        self.sum == xxh3_64(bytes)
+    }
+}
+
 struct Piece {
-    first: u64,
     path: PathBuf,
     bytes: u64,
 }
@@ -57,8 +74,7 @@ pub(super) struct Recent {
     pieces: VecDeque<Piece>,
     /// The newest piece, while it takes more, and since when it does.
     open: Option<(Arc<File>, Instant)>,
-    /// Of the newest record.
-    last: Option<Position>,
+    newest: Option<Newest>,
     /// The last write failed: said once.
     failing: bool,
 }
@@ -157,13 +173,13 @@ impl Recent {
     pub(super) fn open(dir: &Path, log: LogId, stream: usize) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let (dir, pieces) = (dir.to_owned(), VecDeque::new());
-        let mut recent = Self { dir, log, stream, pieces, open: None, last: None, failing: false };
-        for (first, path) in list(&recent.dir, stream)? {
+        let mut recent = Self { dir, log, stream, pieces, open: None, newest: None, failing: false };
+        for (_, path) in list(&recent.dir, stream)? {
             match read_piece(&path, log, stream)? {
                 Some(kept) if !kept.is_empty() => {
-                    recent.last = kept.last().map(|(kept, _)| kept.position);
+                    recent.newest = kept.last().map(|(kept, _)| Newest::of(kept));
                     let bytes = fs::metadata(&path)?.len();
-                    recent.pieces.push_back(Piece { first, path, bytes });
+                    recent.pieces.push_back(Piece { path, bytes });
                 }
                 _ => fs::remove_file(&path)?,
             }
@@ -173,33 +189,12 @@ impl Recent {
     }
 
     /// The newest frame that is kept.
-    pub(super) fn last(&self) -> Option<Position> {
-        self.last
+    pub(super) fn newest(&self) -> Option<Newest> {
+        self.newest
     }
 
-    /// Forgets what is behind a position: it is read once more.
-    pub(super) fn rewind(&mut self, after: Position) -> io::Result<()> {
-        self.open = None;
-        while let Some(piece) = self.pieces.back() {
-            if piece.first <= after.0 {
-                break;
-            }
-            fs::remove_file(&piece.path)?;
-            self.pieces.pop_back();
-        }
-        self.last = None;
-        if let Some(piece) = self.pieces.back_mut() {
-            let kept = read_piece(&piece.path, self.log, self.stream)?.unwrap_or_default();
-            let rest = kept.iter().take_while(|(kept, _)| kept.position <= after).last();
-            let end = rest.map_or(HEAD_BYTES, |(_, end)| *end) as u64;
-            File::options().write(true).open(&piece.path)?.set_len(end)?;
-            piece.bytes = end;
-            self.last = rest.map(|(kept, _)| kept.position);
-        }
-        Ok(())
-    }
-
-    /// Keeps frames, and drops what is too old or too much. What cannot be written is not kept, and said.
+    /// Keeps frames, and drops what is too old or too much. What cannot be written is not kept, and said. What is read once
+    /// more stays as it was kept: it is all there is, should the stream turn out to be another one.
     pub(super) fn push<'k>(&mut self, frames: impl IntoIterator<Item = &'k Kept>) {
         for kept in frames {
             match self.write(kept) {
@@ -221,7 +216,10 @@ impl Recent {
     }
 
     fn write(&mut self, kept: &Kept) -> io::Result<()> {
-        let follows = self.last.is_some_and(|last| last.next() == kept.position);
+        if self.newest.is_some_and(|newest| kept.position <= newest.position) {
+            return Ok(());
+        }
+        let follows = self.newest.is_some_and(|newest| newest.position.next() == kept.position);
         let full = self.pieces.back().is_none_or(|piece| piece.bytes >= PIECE_BYTES);
         let old = self.open.as_ref().is_none_or(|(_, since)| since.elapsed() >= PIECE_AGE);
         if !follows || full || old {
@@ -231,7 +229,7 @@ impl Recent {
             let record = record(kept);
             (&**file).write_all(&record)?;
             piece.bytes += record.len() as u64;
-            self.last = Some(kept.position);
+            self.newest = Some(Newest::of(kept));
         }
         Ok(())
     }
@@ -244,7 +242,7 @@ impl Recent {
         let file = File::create(&path)?;
         (&file).write_all(&head(self.log, self.stream))?;
         self.pieces.retain(|piece| piece.path != path);
-        self.pieces.push_back(Piece { first: first.0, path, bytes: HEAD_BYTES as u64 });
+        self.pieces.push_back(Piece { path, bytes: HEAD_BYTES as u64 });
         self.open = Some((Arc::new(file), Instant::now()));
         self.prune();
         Ok(())
@@ -265,7 +263,7 @@ impl Recent {
             self.pieces.pop_front();
         }
         if self.pieces.is_empty() {
-            (self.open, self.last) = (None, None);
+            (self.open, self.newest) = (None, None);
         }
     }
 

@@ -98,6 +98,95 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
+/// Servers whose stores can be put back to how they were.
+struct Older<'s> {
+    servers: &'s mut Servers,
+    stores: tempfile::TempDir,
+}
+
+impl<'s> Older<'s> {
+    /// Remembers how they are now.
+    fn keep(servers: &'s mut Servers) -> Self {
+        let stores = tempfile::tempdir().unwrap();
+        let all = 0..servers.count();
+        all.clone().for_each(|n| servers.kill(n));
+        all.clone().for_each(|n| copy(&servers.store(n), &stores.path().join(format!("n{n}"))));
+        all.for_each(|n| servers.restart(n));
+        Self { servers, stores }
+    }
+
+    /// Puts them back.
+    async fn come_back(&mut self, stream: &str) {
+        let all = 0..self.servers.count();
+        all.clone().for_each(|n| self.servers.kill(n));
+        all.clone().for_each(|n| {
+            std::fs::remove_dir_all(self.servers.store(n)).unwrap();
+            copy(&self.stores.path().join(format!("n{n}")), &self.servers.store(n));
+        });
+        all.for_each(|n| self.servers.restart(n));
+        let nats = self.servers.connect("edge").await;
+        self.servers.leader(&nats, stream).await;
+    }
+
+    async fn log(&self, name: &str) -> JetStreamLog {
+        let nats = self.servers.connect("edge").await;
+        JetStreamLog::open(&nats, name).await.unwrap().unwrap()
+    }
+}
+
+/// What an append is told of a stream that is not what it was.
+async fn refused(log: &JetStreamLog, partition: Partition, n: u64) -> String {
+    match log.append(vec![frame_of(partition, n)]).await.pop() {
+        Some(Err(AppendError::Unavailable(why))) => why.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A node that starts knows only by what it has kept that a stream has lost its end, as its checkpoint is older. Nothing
+/// that it appends, and nothing that others append meanwhile, however much, hides that; and what is kept stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_grows_where_a_stream_lost_its_end_is_not_taken_for_what_was_there() {
+    let Some(mut backend) = OnServers::start(1).await else { return };
+    let p0 = Partition(0);
+    let log = backend.create("grown", PartitionCount::new(1).unwrap()).await;
+    let name = log.0.name.clone();
+    let stream = log.0.streams[0].name.clone();
+    let dir = tempfile::tempdir().unwrap();
+    log.keep_recent(dir.path()).unwrap();
+    append(&log, p0, 1..20).await;
+    read(&log, p0, 19).await;
+    let mut older = Older::keep(&mut backend.servers);
+    append(&log, p0, 20..40).await;
+    read(&log, p0, 39).await;
+    let kept = || recent::read(dir.path(), log.id(), 0, Position::START).unwrap();
+    let before = kept();
+    assert_eq!(before.len(), 39);
+
+    older.come_back(&stream).await;
+    let checkpoint = vec![(p0, Position(19))];
+    let waits = older.log(&name).await;
+    waits.keep_recent(dir.path()).unwrap();
+    assert_eq!(waits.last(p0), Position(39), "what was kept is what there was");
+    let why = refused(&waits, p0, 40).await;
+    assert!(why.contains("ends at position 19, but 39 was stored in it"), "{why}");
+    let mut reader = waits.reader(checkpoint.clone());
+    assert!(tokio::time::timeout(Duration::from_secs(1), reader.next_batch()).await.is_err(), "it looks again");
+
+    // One that has kept nothing cannot know.
+    let other = older.log(&name).await;
+    append(&other, p0, 60..100).await;
+    let error = reader.next_batch().await.unwrap_err();
+    assert!(matches!(error, ReadError::Rewritten(_)), "{error}");
+    assert!(error.to_string().contains("another frame at position 39 than was read there"), "{error}");
+    let later = older.log(&name).await;
+    later.keep_recent(dir.path()).unwrap();
+    let why = refused(&later, p0, 40).await;
+    assert!(why.contains("another frame at position 39 than was read there"), "{why}");
+    let error = later.reader(checkpoint).next_batch().await.unwrap_err();
+    assert!(matches!(error, ReadError::Rewritten(_)), "{error}");
+    assert_eq!(kept(), before);
+}
+
 /// All servers lose the same end; it comes back in its places, with its times, and nothing comes in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_that_three_servers_lost_is_appended_again_in_its_places() {
@@ -112,26 +201,17 @@ async fn the_end_that_three_servers_lost_is_appended_again_in_its_places() {
     let (first, _) = (read(&log, p0, 19).await, read(&log, p1, 4).await);
     assert!(log.missing(std::slice::from_ref(&recent)).await.unwrap().is_empty());
 
-    let servers = 0..3;
-    servers.clone().for_each(|n| backend.servers.kill(n));
-    servers.clone().for_each(|n| copy(&backend.servers.store(n), &dir.path().join(format!("n{n}"))));
-    servers.clone().for_each(|n| backend.servers.restart(n));
-    let nats = backend.servers.connect("edge").await;
-    backend.servers.leader(&nats, &log.0.streams[0].name).await;
+    let stream = log.0.streams[0].name.clone();
+    let mut older = Older::keep(&mut backend.servers);
+    let nats = older.servers.connect("edge").await;
+    older.servers.leader(&nats, &stream).await;
     append(&log, p0, 20..40).await;
     let whole = read(&log, p0, 39).await;
     assert_eq!(whole[..19], first);
 
-    servers.clone().for_each(|n| backend.servers.kill(n));
-    servers.clone().for_each(|n| {
-        std::fs::remove_dir_all(backend.servers.store(n)).unwrap();
-        copy(&dir.path().join(format!("n{n}")), &backend.servers.store(n));
-    });
-    servers.clone().for_each(|n| backend.servers.restart(n));
-    backend.servers.leader(&nats, &log.0.streams[0].name).await;
+    older.come_back(&stream).await;
     // A stream that has lost its end takes nothing; the other one does.
-    let refused = log.append(vec![frame_of(p0, 40)]).await;
-    let Err(AppendError::Unavailable(why)) = &refused[0] else { panic!("{refused:?}") };
+    let why = refused(&log, p0, 40).await;
     assert!(why.contains("lost acknowledged frames"), "{why}");
     append(&log, p1, 5..6).await;
 
