@@ -1,5 +1,6 @@
 //! `GET|POST /m2/{client}/profile/update`: the compatible single update (TARGET_API §2).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -140,7 +141,7 @@ fn event_id(pairs: &Pairs) -> Result<Option<&str>, Refusal> {
 }
 
 fn attributes(pairs: &Pairs) -> Result<Vec<(&str, &str)>, Refusal> {
-    let mut set: Vec<(&str, &str)> = Vec::new();
+    let (mut set, mut seen) = (Vec::new(), BTreeSet::new());
     for (name, value) in pairs {
         let Some(bare) = name.strip_prefix("profile.") else { continue };
         ids::check_attribute_name(bare, || format!("profile.{}", shorten(bare)).into())?;
@@ -148,10 +149,10 @@ fn attributes(pairs: &Pairs) -> Result<Vec<(&str, &str)>, Refusal> {
         if value.is_empty() {
             continue;
         }
-        if set.iter().any(|(seen, _)| *seen == bare) {
+        if !seen.insert(bare) {
             return Err(Invalid::other(format!("profile.{}", shorten(bare)), "is given more than once").into());
         }
-        set.push((bare, value));
+        set.push((bare, value.as_str()));
     }
     if set.is_empty() && !pairs.iter().any(|(name, _)| name.starts_with("profile.")) {
         return Err(Refusal::new(400, "no profile.NAME=value is given"));

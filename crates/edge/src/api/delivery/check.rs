@@ -19,6 +19,8 @@ const NOTIFICATIONS: usize = 250;
 const CUSTOMER_IDS: usize = 50;
 /// A product id of an order, in characters (TARGET_API §1).
 const PURCHASED_ID_CHARS: usize = 50;
+/// The categories of a product, in characters. Ours: as those of the mbox parameter that names them too.
+const PRODUCT_CATEGORIES_CHARS: usize = limits::MBOX_PARAMETER_VALUE_CHARS;
 /// A view's key, in characters (the vendor's OpenAPI, `ViewRequest`).
 const VIEW_KEY_CHARS: usize = 512;
 /// Id of a notification, in characters (the vendor's OpenAPI, `Notification`).
@@ -170,6 +172,8 @@ fn details(place: Place, details: Details<'_, '_>) -> Result<(), Invalid> {
     if let Some(product) = details.product {
         let id = said(&product.id).unwrap_or_default();
         ids::check_length(id, limits::PRODUCT_ID_CHARS, || place.field("product.id"))?;
+        let categories = said(&product.category_id).unwrap_or_default();
+        ids::check_length(categories, PRODUCT_CATEGORIES_CHARS, || place.field("product.categoryId"))?;
     }
     let Some(order) = details.order else { return Ok(()) };
     ids::check_length(said(&order.id).unwrap_or_default(), limits::ORDER_ID_CHARS, || place.field("order.id"))?;

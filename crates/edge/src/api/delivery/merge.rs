@@ -6,8 +6,8 @@
 //! bound, and the event says how much was left out.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use cameo_profile::event::{self, DeliveryContext, DeliveryData, Part};
 use cameo_profile::ids::{self, Invalid};
@@ -205,11 +205,9 @@ impl<'r> Merged<'r> {
         let split = |text: &'r str| text.split(',').map(str::trim).filter(|category| !category.is_empty());
         let parameter = texts(details.parameters).find(|(name, _)| *name == CATEGORY_ID).map(|(_, value)| value);
         let mut found: Vec<_> = parameter.into_iter().flat_map(split).collect();
-        let product = details.product.and_then(|product| said(&product.category_id));
-        for category in product.into_iter().flat_map(split) {
-            if !found.contains(&category) {
-                found.push(category);
-            }
+        if let Some(product) = details.product.and_then(|product| said(&product.category_id)) {
+            let mut named: HashSet<_> = found.iter().copied().collect();
+            found.extend(split(product).filter(|category| named.insert(category)));
         }
         if found.is_empty() || found == self.last_categories {
             return Ok(());
@@ -227,7 +225,7 @@ impl<'r> Merged<'r> {
         }
         self.categories.extend(&found);
         self.last_categories = found;
-        Ok(())
+        self.check_categories()
     }
 
     /// Notes a part for history, as far as there is room.
@@ -286,12 +284,16 @@ impl<'r> Merged<'r> {
             );
             return Err(Invalid::other("profileParameters", text));
         }
+        Ok(())
+    }
+
+    /// Asked after each part, so that what is too much is not gathered first.
+    fn check_categories(&self) -> Result<(), Invalid> {
         let bytes: usize = self.categories.iter().map(|category| category.len()).sum();
         if self.categories.len() > CATEGORIES || bytes > CATEGORY_BYTES {
             let text = format!(
-                "and product.categoryId of the call together name {} categories of {bytes} bytes; the limit is \
-                 {CATEGORIES} and {CATEGORY_BYTES}",
-                self.categories.len()
+                "and product.categoryId of the call together name more than {CATEGORIES} categories, or {CATEGORY_BYTES} \
+                 bytes of them"
             );
             return Err(Invalid::other(CATEGORY_ID, text));
         }

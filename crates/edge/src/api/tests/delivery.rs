@@ -161,6 +161,11 @@ async fn what_is_wrong_is_named_and_nothing_is_stored() {
         json!({"execute": {"mboxes": [{"name": "first"}, mbox]}})
     };
     let many = |n: usize| (0..n).map(|i| (format!("n{i}"), json!("v"))).collect::<serde_json::Map<_, _>>();
+    let categories = |n: usize| (0..n).map(|i| format!("{i}")).collect::<Vec<_>>().join(",");
+    let by_parameter = |n: usize| {
+        let one = |at: usize| json!({"user.categoryId": format!("{at}-,{}", categories(99))});
+        (0..n).map(|at| json!({"name": "m", "parameters": one(at)})).collect::<Vec<_>>()
+    };
     let cases = [
         (json!({"context": null}), "context is missing"),
         (json!({"context": {}}), "context.channel is missing"),
@@ -198,6 +203,12 @@ async fn what_is_wrong_is_named_and_nothing_is_stored() {
         (mbox(json!({"order": {"purchasedProductIds": [long(51)]}})), "order.purchasedProductIds[0]"),
         (mbox(json!({"product": {"id": long(129)}})), "execute.mboxes[1].product.id"),
         (mbox(json!({"product": {"categoryId": long(129)}})), "execute.mboxes[1].product.categoryId"),
+        (
+            mbox(json!({"product": {"categoryId": categories(200_000)}})),
+            "[1].product.categoryId is 1288889 characters long",
+        ),
+        (mbox(json!({"product": {"categoryId": categories(501)}})), "together name more than 500 categories"),
+        (json!({"execute": {"mboxes": by_parameter(6)}}), "together name more than 500 categories"),
         (json!({"notifications": [{"type": "click", "timestamp": 1}]}), "notifications[0].id is missing"),
         (json!({"notifications": [{"id": "n", "timestamp": 1}]}), "notifications[0].type is missing"),
         (json!({"notifications": [{"id": "n", "type": "hover", "timestamp": 1}]}), "notifications[0].type can only"),
