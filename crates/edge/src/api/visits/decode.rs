@@ -85,20 +85,40 @@ fn worded(said: &str, field: Option<String>) -> Refusal {
     wording::refusal(said, field, "a visit")
 }
 
-/// Why a visit, or the whole body, is no JSON of ours; `part` is what was decoded of `body`.
-fn json_refusal(error: &serde_json::Error, part: &[u8], body: &[u8]) -> Refusal {
+/// Why a visit, or the whole body, is no JSON of ours; `part` is what was decoded of the body.
+fn json_refusal(error: &serde_json::Error, part: &[u8], places: &mut Places<'_>) -> Refusal {
     let field = error.is_data().then(|| field(&mut serde_json::Deserializer::from_slice(part))).flatten();
-    let place = (error.line() > 0).then(|| place(part, body, error.line(), error.column())).flatten();
+    let place = (error.line() > 0).then(|| places.of(part, error.line(), error.column())).flatten();
     Refusal { place, ..worded(&error.to_string(), field) }
 }
 
-/// Line and column in the body of a place in a part of it.
-fn place(part: &[u8], body: &[u8], line: usize, column: usize) -> Option<(usize, usize)> {
-    let offset = (part.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-    let before = body.get(..offset)?;
-    let lines = before.iter().filter(|&&byte| byte == b'\n').count();
-    let in_line = before.iter().rposition(|&byte| byte == b'\n').map_or(offset, |newline| offset - newline - 1);
-    Some((lines + line, if line == 1 { in_line + column } else { column }))
+/// Finds lines and columns of a body for its parts, in the order of the parts: what is before one is looked at once, however
+/// many of them are refused.
+struct Places<'b> {
+    body: &'b [u8],
+    /// Up to here lines have been counted.
+    upto: usize,
+    lines: usize,
+    /// Where the last of them begins.
+    line_start: usize,
+}
+
+impl<'b> Places<'b> {
+    const fn new(body: &'b [u8]) -> Self {
+        Self { body, upto: 0, lines: 0, line_start: 0 }
+    }
+
+    /// Line and column in the body of a place in a part of it.
+    fn of(&mut self, part: &[u8], line: usize, column: usize) -> Option<(usize, usize)> {
+        let offset = (part.as_ptr() as usize).checked_sub(self.body.as_ptr() as usize)?;
+        let ahead = self.body.get(self.upto..offset)?;
+        if let Some(newline) = ahead.iter().rposition(|&byte| byte == b'\n') {
+            self.lines += ahead.iter().filter(|&&byte| byte == b'\n').count();
+            self.line_start = self.upto + newline + 1;
+        }
+        self.upto = offset;
+        Some((self.lines + line, if line == 1 { offset - self.line_start + column } else { column }))
+    }
 }
 
 fn json(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
@@ -113,9 +133,9 @@ fn json(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
                 }
                 // More of them than a call may have: that, and not the second line, is what is wrong.
                 Err(refusal) if refusal.limit.is_some() => Err(refusal),
-                _ => Err(json_refusal(&error, body, body)),
+                _ => Err(json_refusal(&error, body, &mut Places::new(body))),
             },
-            Err(error) => Err(json_refusal(&error, body, body)),
+            Err(error) => Err(json_refusal(&error, body, &mut Places::new(body))),
         };
     }
     // All at once when all are well-formed; else one by one, so that a bad visit harms no other.
@@ -123,18 +143,20 @@ fn json(body: &[u8]) -> Result<Decoded<'_>, Refusal> {
         let visits = if count > VISITS { return Err(too_many(count)) } else { items };
         return Ok(Decoded { visits: visits.into_iter().map(|Object(visit)| Ok(visit)).collect(), single: false });
     }
-    let raw: Capped<&RawValue> = serde_json::from_slice(body).map_err(|error| json_refusal(&error, body, body))?;
+    let raw: Capped<&RawValue> =
+        serde_json::from_slice(body).map_err(|error| json_refusal(&error, body, &mut Places::new(body)))?;
     if raw.count > VISITS {
         return Err(too_many(raw.count));
     }
-    let visits = raw.items.into_iter().map(|raw| one_json(raw.get().as_bytes(), body));
+    let mut places = Places::new(body);
+    let visits = raw.items.into_iter().map(|raw| one_json(raw.get().as_bytes(), &mut places));
     Ok(Decoded { visits: visits.collect(), single: false })
 }
 
-fn one_json<'b>(part: &'b [u8], body: &[u8]) -> Result<VisitRequest<'b>, Refusal> {
+fn one_json<'b>(part: &'b [u8], places: &mut Places<'_>) -> Result<VisitRequest<'b>, Refusal> {
     match serde_json::from_slice(part) {
         Ok(Object(visit)) => Ok(visit),
-        Err(error) => Err(json_refusal(&error, part, body)),
+        Err(error) => Err(json_refusal(&error, part, places)),
     }
 }
 
@@ -172,7 +194,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
 }
 
 fn lines(body: &[u8]) -> Result<Vec<Result<VisitRequest<'_>, Refusal>>, Refusal> {
-    let mut visits = Vec::new();
+    let (mut visits, mut places) = (Vec::new(), Places::new(body));
     for line in body.split(|&byte| byte == b'\n') {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
@@ -181,7 +203,7 @@ fn lines(body: &[u8]) -> Result<Vec<Result<VisitRequest<'_>, Refusal>>, Refusal>
             let rest = body.split(|&byte| byte == b'\n').filter(|line| !line.iter().all(u8::is_ascii_whitespace));
             return Err(too_many(rest.count()));
         }
-        visits.push(one_json(line, body));
+        visits.push(one_json(line, &mut places));
     }
     Ok(visits)
 }
@@ -240,3 +262,6 @@ fn skip<'b>(rest: &mut &'b [u8]) -> Result<&'b [u8], rmp_serde::decode::Error> {
     *rest = after;
     Ok(&whole[..whole.len() - after.len()])
 }
+
+#[cfg(test)]
+mod tests;
