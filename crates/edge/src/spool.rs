@@ -93,11 +93,26 @@ pub(crate) struct Spooled {
 }
 
 /// A visit to be taken.
-pub(crate) struct New<'v> {
+pub(crate) struct New {
     pub(crate) partition: Partition,
-    pub(crate) visit: &'v Visit<'v>,
+    /// It, with an event id and a time, as an event.
+    pub(crate) encoded: Vec<u8>,
     /// The log is not heard from, and may have it already.
     pub(crate) in_doubt: bool,
+}
+
+/// The same, read.
+struct Read<'n> {
+    partition: Partition,
+    visit: Visit<'n>,
+    encoded: &'n [u8],
+}
+
+impl New {
+    fn read(&self) -> Option<Read<'_>> {
+        let Ok(Event::Visit(visit)) = Event::decode(&self.encoded) else { return None };
+        Some(Read { partition: self.partition, visit, encoded: &self.encoded })
+    }
 }
 
 /// A visit as the index knows it.
@@ -277,17 +292,32 @@ impl Spool {
         self.doubt[partition.index()].swap(false, Ordering::SeqCst)
     }
 
-    /// Takes visits, each with an event id and a time, in this order; done when they are durable. `seen` says whether the
-    /// replica has applied one.
+    /// Takes visits, in this order; done when they are durable. `seen` says whether the replica has applied one.
+    ///
+    /// Also when nobody waits for it any more, as a server drops the work for a caller who hangs up, it goes on to its end: what
+    /// is in the index and neither on its way to the disk nor on it would hold up its partition for ever.
     pub(crate) async fn put(
-        &self,
-        visits: &[New<'_>],
-        seen: impl Fn(&New<'_>) -> bool,
+        self: &Arc<Self>,
+        visits: Vec<New>,
+        seen: impl Fn(Partition, &Visit<'_>) -> bool + Send + 'static,
     ) -> Vec<Result<Spooled, Refused>> {
-        // Before they are in the index: who finds them there must find this too.
-        for new in visits.iter().filter(|new| new.in_doubt) {
-            self.doubt(new.partition);
-        }
+        let (count, spool) = (visits.len(), Arc::clone(self));
+        let put = tokio::spawn(async move {
+            // What is no visit is never given here; to the caller it would be as if there were no spool.
+            let read: Option<Vec<_>> = visits.iter().map(New::read).collect();
+            // Before they are in the index: who finds them there must find this too.
+            visits.iter().filter(|new| new.in_doubt).for_each(|new| spool.doubt(new.partition));
+            Some(spool.put_all(&read?, seen).await)
+        });
+        // It ends early with the process only.
+        put.await.ok().flatten().unwrap_or_else(|| vec![Err(Refused::Disk); count])
+    }
+
+    async fn put_all(
+        &self,
+        visits: &[Read<'_>],
+        seen: impl Fn(Partition, &Visit<'_>) -> bool,
+    ) -> Vec<Result<Spooled, Refused>> {
         let mut placed = Placed::default();
         {
             let mut index = self.index.lock();
@@ -316,11 +346,9 @@ impl Spool {
         results
     }
 
-    fn place(&self, index: &mut Index, new: &New<'_>, placed: &mut Placed) -> Result<Spooled, Refused> {
-        let mut bytes = Vec::with_capacity(512);
-        Event::Visit(new.visit.clone()).encode(&mut bytes);
+    fn place(&self, index: &mut Index, new: &Read<'_>, placed: &mut Placed) -> Result<Spooled, Refused> {
         // One without an event id is never given here; to the caller it would be as if there were no spool.
-        let held = held(new.partition, new.visit, bytes.len()).ok_or(Refused::Disk)?;
+        let held = held(new.partition, &new.visit, new.encoded.len()).ok_or(Refused::Disk)?;
         let there = index.by_key.get(&held.key).copied();
         if let Some((seq, first)) = there.and_then(|seq| Some((seq, index.held.get(&seq)?))) {
             if let Some(unwritten) = &first.unwritten {
@@ -337,9 +365,9 @@ impl Spool {
         }
         let seq = index.next;
         self.waiting[new.partition.index()].fetch_add(1, Ordering::AcqRel);
-        index.add(seq, Held { unwritten: Some(bytes.as_slice().into()), ..held });
+        index.add(seq, Held { unwritten: Some(new.encoded.into()), ..held });
         placed.unsettled.push((placed.results.len(), seq));
-        placed.records.push(Record { seq, partition: new.partition, bytes });
+        placed.records.push(Record { seq, partition: new.partition, bytes: new.encoded.to_vec() });
         Ok(Spooled { first_tnt_id: None })
     }
 
@@ -347,9 +375,9 @@ impl Spool {
     /// taken back by the call that placed it first: that one is refused here too.
     fn settle(
         &self,
-        visits: &[New<'_>],
+        visits: &[Read<'_>],
         placed: Placed,
-        seen: impl Fn(&New<'_>) -> bool,
+        seen: impl Fn(Partition, &Visit<'_>) -> bool,
     ) -> Vec<Result<Spooled, Refused>> {
         let Placed { mut results, unsettled, .. } = placed;
         let (mut gone, mut lost) = (Vec::new(), Vec::new());
@@ -365,6 +393,7 @@ impl Spool {
                 }
             }
         }
+        let seen = |new: &Read<'_>| seen(new.partition, &new.visit);
         for at in lost {
             if !seen(&visits[at]) {
                 results[at] = Err(Refused::Disk);
@@ -373,7 +402,7 @@ impl Spool {
         // It was written after it had gone: then it was not there to be removed.
         self.store.forget(&gone);
         for new in visits.iter().filter(|new| seen(new)) {
-            self.applied(new.partition, new.visit);
+            self.applied(new.partition, &new.visit);
         }
         results
     }

@@ -112,6 +112,12 @@ impl Store {
         done.recv().unwrap_or(Err(fjall::Error::Poisoned))
     }
 
+    /// Holds up whoever reads or writes, as a slow disk does.
+    #[cfg(test)]
+    pub(super) fn hold_up(&self) -> impl std::ops::DerefMut<Target = Option<(Database, Keyspace)>> + '_ {
+        self.shared.open.lock()
+    }
+
     /// A record, if it is there.
     pub(super) fn get(&self, seq: u64) -> fjall::Result<Option<Record>> {
         let key = seq.to_be_bytes();

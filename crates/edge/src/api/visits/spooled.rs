@@ -1,7 +1,10 @@
 //! Visits that the log did not take, on their way into the outage spool.
 
+use std::sync::Arc;
+
 use cameo_eventlog::EventLog;
-use cameo_profile::{ClientCode, Event};
+use cameo_profile::ClientCode;
+use cameo_profile::event::Visit;
 
 use super::{App, Became, Sent, Way, with_event};
 use crate::replica::{Answer, SubmitError};
@@ -13,14 +16,14 @@ const MADE_UP: &str = "spool-";
 /// Puts into the spool what may go there: what the log certainly has not, and what it may have, if it names an event id.
 pub(super) async fn fall_back<L: EventLog>(
     app: &App<L>,
-    spool: &Spool,
+    spool: &Arc<Spool>,
     client: &ClientCode,
     sent: &[Sent<'_>],
     answers: Vec<Result<Answer, SubmitError>>,
     now_ms: u64,
 ) -> Vec<Result<Became, SubmitError>> {
     let taken: Vec<_> = sent.iter().filter_map(|sent| Some((sent.placed.as_ref()?, sent.visit.as_ref()?))).collect();
-    let mut encoded = Vec::new();
+    let (mut slots, mut news) = (Vec::new(), Vec::new());
     for (slot, (answer, (placed, (visit, way)))) in answers.iter().zip(taken).enumerate() {
         match answer {
             Err(SubmitError::Unavailable(_)) => {}
@@ -44,33 +47,23 @@ pub(super) async fn fall_back<L: EventLog>(
             continue;
         }
         let placed = entering;
-        let mut bytes = Vec::with_capacity(512);
+        let mut encoded = Vec::with_capacity(512);
         let with = Some((made_up.as_deref().unwrap_or_default(), now_ms));
-        with_event(client, visit, &placed, with, |event| event.encode(&mut bytes));
-        encoded.push((slot, placed.way.partition, bytes, made_up, in_doubt));
+        with_event(client, visit, &placed, with, |event| event.encode(&mut encoded));
+        slots.push((slot, made_up));
+        news.push(New { partition: placed.way.partition, encoded, in_doubt });
     }
     let mut became: Vec<_> = answers.into_iter().map(|answer| answer.map(Became::Applied)).collect();
-    if encoded.is_empty() {
+    if news.is_empty() {
         return became;
     }
-    let events: Vec<_> = encoded.iter().map(|(_, _, bytes, ..)| Event::decode(bytes)).collect();
-    let visits: Vec<(usize, New<'_>, Option<&String>)> = encoded
-        .iter()
-        .zip(&events)
-        .filter_map(|((slot, partition, _, made_up, in_doubt), event)| match event {
-            Ok(Event::Visit(visit)) => {
-                Some((*slot, New { partition: *partition, visit, in_doubt: *in_doubt }, made_up.as_ref()))
-            }
-            _ => None,
-        })
-        .collect();
-    let seen = |new: &New<'_>| app.replica.read(new.partition, |state, _| state.has_seen(new.visit)).unwrap_or(false);
-    let news: Vec<_> = visits.iter().map(|(_, new, _)| New { ..*new }).collect();
-    let put = spool.put(&news, seen).await;
-    for ((slot, _, made_up), put) in visits.iter().zip(put) {
+    let replica = Arc::clone(&app.replica);
+    let seen =
+        move |partition, visit: &Visit<'_>| replica.read(partition, |state, _| state.has_seen(visit)).unwrap_or(false);
+    for ((slot, made_up), put) in slots.into_iter().zip(spool.put(news, seen).await) {
         // Refused, it is answered as without a spool.
         if let Ok(Spooled { first_tnt_id }) = put {
-            became[*slot] = Ok(Became::Spooled { event_id: made_up.cloned(), first_tnt_id });
+            became[slot] = Ok(Became::Spooled { event_id: made_up, first_tnt_id });
         }
     }
     became
