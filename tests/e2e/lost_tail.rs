@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use cameo_tests::cluster::Cluster;
@@ -11,9 +12,12 @@ use serde_json::{Value, json};
 
 use crate::common;
 
-/// Copies the streams of the log, and of nothing else, as they are in a server's store.
-fn copy_log(from: &Path, to: &Path) {
-    for n in 0..4 {
+/// Streams of the log.
+const STREAMS: Range<usize> = 0..4;
+
+/// Copies streams of the log, and nothing else, as they are in a server's store.
+fn copy_log(from: &Path, to: &Path, streams: Range<usize>) {
+    for n in streams {
         let name = format!("CAMEO_LOG_{n}");
         let to = to.join(&name);
         if to.exists() {
@@ -53,7 +57,7 @@ fn what_nats_has_lost_comes_back_from_what_edges_have_kept() {
     let streams = cluster.nats.store(0).join("jetstream/CAMEO/streams");
     let older = tempfile::tempdir().expect("a temporary directory");
     cluster.nats.kill(0);
-    copy_log(&streams, older.path());
+    copy_log(&streams, older.path(), STREAMS);
     cluster.nats.restart(0);
     wait::until("edges that are ready", || (0..2).all(|n| is_ready(&cluster, n)).then_some(()));
     visits(&cluster, "lost");
@@ -62,7 +66,7 @@ fn what_nats_has_lost_comes_back_from_what_edges_have_kept() {
     assert_eq!(before["edge-1"], before["edge-2"]);
 
     cluster.nats.kill(0);
-    copy_log(older.path(), &streams);
+    copy_log(older.path(), &streams, STREAMS);
     cluster.nats.restart(0);
     // Nothing goes into a stream before what it has lost.
     // Its outcome may be unknown, so it says all that it says when it is sent again.
@@ -79,7 +83,7 @@ fn what_nats_has_lost_comes_back_from_what_edges_have_kept() {
         let halted = metrics.lines().find_map(|line| line.strip_prefix("cameo_halted_partitions "));
         assert!(halted.is_some_and(|halted| halted != "0"), "{halted:?}");
     }
-    // One has lost its process too: without its log it does not even start.
+    // One has lost its process too.
     cluster.kill_edge(1);
     cluster.respawn_edge(1);
 
@@ -133,6 +137,82 @@ fn what_nats_has_lost_comes_back_from_what_edges_have_kept() {
     for n in 0..3 {
         for (k, id) in ids.iter().enumerate() {
             assert_eq!(common::visit_count(cluster.edge(n), id), if k == 0 { 4 } else { 3 }, "{id} at edge {n}");
+        }
+    }
+}
+
+/// A power cut takes the edges too, and one of four streams comes back without its end: one edge knows by what it has kept, the
+/// other by its checkpoint. Both serve the other three, and the fourth as before once it has its end back.
+#[test]
+fn edges_that_start_with_one_damaged_stream_serve_the_others() {
+    let Some(mut cluster) = Cluster::start(1, 2) else { return };
+    let ids: Vec<_> = (0..24).map(|n| format!("k{n}")).collect();
+    let streams = cluster.nats.store(0).join("jetstream/CAMEO/streams");
+    let (older, damaged) = (tempfile::tempdir().expect("a temporary directory"), 0..1);
+    for round in ["kept", "lost"] {
+        for (n, id) in ids.iter().enumerate() {
+            cluster.visit(n % 2, id, &format!("{round}-{n}"));
+        }
+        let digests = cluster.digests();
+        assert_eq!(digests["edge-1"], digests["edge-2"]);
+        (0..2).for_each(|n| cluster.kill_edge(n));
+        cluster.nats.kill(0);
+        let (checkpoint, kept) = (cluster.edge_data(0).join("checkpoint"), older.path().join("checkpoint"));
+        if round == "kept" {
+            copy_log(&streams, older.path(), damaged.clone());
+            copy(&checkpoint, &kept);
+            cluster.nats.restart(0);
+            (0..2).for_each(|n| cluster.restart_edge(n));
+        } else {
+            copy_log(older.path(), &streams, damaged.clone());
+            fs::remove_dir_all(&checkpoint).expect("a directory can be removed");
+            copy(&kept, &checkpoint);
+        }
+    }
+    cluster.nats.restart(0);
+    (0..2).for_each(|n| cluster.respawn_edge(n));
+    for n in 0..2 {
+        let said = wait::until("an edge that says which stream has lost its end", || {
+            let answer = cluster.edge(n).try_get("/readyz").ok()?;
+            (answer.status == 503 && answer.text().contains("has stopped")).then(|| answer.text())
+        });
+        assert!(said.contains("CAMEO_LOG_0") && !said.contains("CAMEO_LOG_1"), "{said}");
+        assert_eq!(said.matches("has stopped").count(), 4, "a quarter of sixteen partitions: {said}");
+    }
+    // What is taken by one edge is what the other shows: all of three streams, nothing of the fourth.
+    let late = |id: &str| json!({"eventId": format!("late-{id}"), "sessionId": "late", "ids": {"tntId": id}});
+    let taken: Vec<_> = ids
+        .iter()
+        .map(|id| {
+            let answer = cluster.edge(0).post_json(common::VISITS, &late(id));
+            assert!(answer.status == 200 || answer.text().contains("CAMEO_LOG_0"), "{}", answer.text());
+            answer.status == 200
+        })
+        .collect();
+    assert!(taken.contains(&true) && taken.contains(&false), "{taken:?}");
+    for (id, taken) in ids.iter().zip(&taken) {
+        if *taken {
+            wait::until("a late visit", || (common::visit_count(cluster.edge(1), id) == 3).then_some(()));
+        } else {
+            assert_eq!(common::fetch(cluster.edge(1), id).status, 503, "{id}");
+        }
+    }
+
+    let from: Vec<_> = (0..2).map(|n| cluster.edge_data(n).to_string_lossy().into_owned()).collect();
+    let reappend = ["log", "reappend", "--from", &from[0], "--from", &from[1]];
+    let said = process::said(&cluster.operate(&reappend));
+    let positions = said.rsplit("--confirm ").next().and_then(|rest| rest.lines().next()).expect("a confirmation");
+    let done = cluster.operate(&[&reappend[..], &["--confirm", positions.trim()]].concat());
+    assert!(done.status.success(), "{}", process::said(&done));
+    for n in 0..2 {
+        cluster.kill_edge(n);
+        cluster.restart_edge(n);
+    }
+    let back = cluster.digests();
+    assert_eq!(back["edge-1"], back["edge-2"]);
+    for n in 0..2 {
+        for (id, taken) in ids.iter().zip(&taken) {
+            assert_eq!(common::visit_count(cluster.edge(n), id), if *taken { 3 } else { 2 }, "{id} at edge {n}");
         }
     }
 }

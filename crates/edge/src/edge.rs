@@ -48,8 +48,14 @@ impl<L: EventLog> Edge<L> {
         };
         let (replica, spool) = open.await.map_err(|error| OpenError::Thread(std::io::Error::other(error)))??;
         let replica = Arc::new(replica);
-        // Without the lease later, by `follow_settings`: the log has what the nodes before have settled.
-        settle_lifetimes(&config, &replica).await?;
+        // Without the lease later, by `follow_settings`: the log has what the nodes before have settled. And what a part of a
+        // shared log does not take now.
+        match settle_lifetimes(&config, &replica).await {
+            Err(error) if replica.log().is_shared() => tracing::warn!(%error, "trying again"),
+            settled => {
+                settled?;
+            }
+        }
         let draining = spool.clone().map(|spool| tokio::spawn(drain(spool, Arc::clone(&replica))));
         let (ids, history_readers) = (Generator::default(), Arc::new(Semaphore::new(api::history::READERS)));
         let app = App { replica, config, spool, meters: ApiMeters::new(), ids, history_readers };

@@ -62,7 +62,7 @@ pub enum OpenError {
     /// Snapshots are needed and cannot be listed.
     #[error("a partition can only be loaded from a snapshot, and the snapshots cannot be listed")]
     Snapshots(#[source] cameo_snapshot::StoreError),
-    /// A partition stopped while it caught up with the log.
+    /// A partition stopped while it caught up with this process's own log.
     #[error("partition {partition} cannot be replayed: {halt}")]
     Halted {
         /// Which.
@@ -247,10 +247,11 @@ pub struct Health {
 
 impl<L: EventLog> Replica<L> {
     /// Loads the checkpoint, replays the tail of the log, and follows it from then on. Blocks until it has caught up
-    /// with what was in the log at the start.
+    /// with what was in the log at the start. Partitions of a shared log that cannot be replayed have stopped then.
     ///
     /// # Errors
-    /// When the checkpoint does not fit the log, or the log cannot be replayed; names file, partition and position.
+    /// When the checkpoint does not fit the log, or this process's own log cannot be replayed; names file, partition and
+    /// position.
     pub fn open(config: &EdgeConfig, log: Arc<L>) -> Result<Self, OpenError> {
         Self::open_with(config, log, None)
     }
@@ -340,7 +341,11 @@ impl<L: EventLog> Replica<L> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
         let caught_up = async {
             for (partition, target) in targets {
-                self.applied_to(partition, target).await.map_err(|halt| OpenError::Halted { partition, halt })?;
+                match self.applied_to(partition, target).await {
+                    // Said when it stopped.
+                    Err(_) if self.inner.log.is_shared() => {}
+                    applied => applied.map_err(|halt| OpenError::Halted { partition, halt })?,
+                }
             }
             Ok(())
         };

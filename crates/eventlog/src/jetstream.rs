@@ -450,6 +450,10 @@ impl EventLog for JetStreamLog {
         Position(stream.first.load(Ordering::Acquire).max(stream.watch.seen().info.first))
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn lanes(&self) -> usize {
         self.0.streams.len()
     }

@@ -102,6 +102,12 @@ pub trait EventLog: Send + Sync + 'static {
     /// The first position still held; the one after [`Self::last`] when none is.
     fn first(&self, partition: Partition) -> Position;
 
+    /// Whether nodes share it, and it is not this process's alone. Where a partition of a shared log cannot be read, it stops by
+    /// itself, and the node serves the others; any other log is read whole, or not at all.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// How many lanes appends have: groups of partitions that do not wait for one another.
     fn lanes(&self) -> usize {
         1

@@ -90,7 +90,7 @@ pub enum CheckpointError {
         /// The log that was opened.
         expected: LogId,
     },
-    /// The log ends before the checkpoint: acknowledged frames are missing from it.
+    /// The log of this process ends before the checkpoint: acknowledged frames are missing from it.
     #[error("the checkpoint in {} is ahead of its log, which lost frames that were acknowledged: {reason}", dir.display())]
     AheadOfLog {
         /// Its directory.
@@ -431,7 +431,8 @@ fn read<L: EventLog>(dir: &Path, open: &Open, log: &L, partition: Partition) -> 
         return Err(CheckpointError::OtherLog { dir, partition, position, found, expected });
     }
     let last = log.last(partition);
-    if position > last {
+    // Of a shared log the reader says so, once it is sure, and the partition stops. What is here stays as it is until then.
+    if position > last && !log.is_shared() {
         let reason = lost(log, partition, position, last);
         return Err(CheckpointError::AheadOfLog { dir, reason });
     }

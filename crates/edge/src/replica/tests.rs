@@ -2,6 +2,7 @@
 //! stops its partition by name; nobody waits for ever.
 
 mod same_state;
+mod shared;
 mod snapshots;
 
 use std::future::Future;
