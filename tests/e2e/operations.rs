@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cameo_tests::cluster::{Cluster, Plan};
-use cameo_tests::server::Server;
+use cameo_tests::server::{Server, Setup};
 use cameo_tests::{process, readme, wait};
 use serde_json::json;
 
@@ -33,6 +33,16 @@ const ROUTES: [(&str, &str); 19] = [
     ("get", "/metrics"),
     ("get", "/openapi.json"),
 ];
+
+#[test]
+fn a_node_that_is_told_to_stop_while_it_waits_for_nats_ends_at_once() {
+    let key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    let arguments = ["--node", "edge-1", "--nats", "nats://127.0.0.1:1", "--control-key", key];
+    let node = Setup::default().role("edge").with(&arguments).spawn();
+    wait::until("a node that waits", || node.log().contains("trying again").then_some(()));
+    // With success, as after any other stop: it has lost nothing.
+    node.terminate();
+}
 
 #[test]
 fn the_description_lists_every_route() {

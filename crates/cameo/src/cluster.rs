@@ -68,7 +68,7 @@ impl std::fmt::Display for Overtaken {
 /// Runs an edge until it is told to stop.
 pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
     let config = args.resolve().map_err(Usage::of)?;
-    process::run(&config.common.log, config.common.log_format, async |metrics| {
+    process::run(&config.common.log, config.common.log_format, async |metrics, stop| {
         let common = &config.common;
         let listener = listen(common).await?;
         let nats = connect(common).await?;
@@ -109,7 +109,7 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
         let router = process::described(edge.router(), cameo_edge::openapi())?;
         greet("edge", common, &listener);
         let (replica, overtaken) = (edge.replica(), Arc::new(AtomicBool::new(false)));
-        let (stop, told) = (process::stop()?, Arc::clone(&overtaken));
+        let (stop, told) = (stop.while_serving(), Arc::clone(&overtaken));
         let stopped = async move {
             tokio::select! {
                 () = stop => {}
@@ -131,7 +131,7 @@ fn without_profiles() -> NodeStatus {
 /// Runs a gateway until it is told to stop.
 pub(crate) fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
     let config = args.resolve().map_err(Usage::of)?;
-    process::run(&config.common.log, config.common.log_format, async |metrics| {
+    process::run(&config.common.log, config.common.log_format, async |metrics, stop| {
         let common = &config.common;
         let listener = listen(common).await?;
         std::fs::create_dir_all(&common.data_dir)
@@ -151,7 +151,7 @@ pub(crate) fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         description.merge(operations::openapi());
         let router = process::described(gateway.router().merge(operations), description)?;
         greet("gateway", common, &listener);
-        serve(common, listener, router, &draining, process::stop()?, || {}).await;
+        serve(common, listener, router, &draining, stop.while_serving(), || {}).await;
         gateway.close().await;
         node.leave().await;
         Ok(())
@@ -161,7 +161,7 @@ pub(crate) fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
 /// Runs a control plane until it is told to stop.
 pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
     let config = args.resolve().map_err(Usage::of)?;
-    process::run(&config.common.log, config.common.log_format, async |metrics| {
+    process::run(&config.common.log, config.common.log_format, async |metrics, stop| {
         let common = &config.common;
         let listener = listen(common).await?;
         std::fs::create_dir_all(&common.data_dir)
@@ -213,7 +213,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         }
         let _ = say!("Nodes take --control-key {}", sealer.verifying().to_hex());
         let closing = plane.clone();
-        serve(common, listener, router, &draining, process::stop()?, move || closing.close()).await;
+        serve(common, listener, router, &draining, stop.while_serving(), move || closing.close()).await;
         node.leave().await;
         Ok(())
     })

@@ -1,5 +1,7 @@
 //! What every process of a server does alike: start logs, metrics and threads, describe its routes, stop when told to.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,6 +10,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use utoipa::OpenApi;
 
 use crate::config::LogFormat;
@@ -16,17 +19,22 @@ use crate::observe;
 /// Pause between clean-ups of the metrics recorder, which otherwise keeps every sample until it is asked for them.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
+/// How long threads are waited for at the end that were still loading something when it was stopped.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(100);
+
 /// Runs a server to its end.
 pub(crate) fn run(
     log: &str,
     format: LogFormat,
-    serve: impl AsyncFnOnce(PrometheusHandle) -> anyhow::Result<()>,
+    serve: impl AsyncFnOnce(PrometheusHandle, Stop) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     observe::start_logging(log, format)?;
     take_all_files();
     let metrics = observe::start_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
+        // First of all: the first process of a container ignores signals that it does not handle.
+        let stop = Stop::listen()?;
         let kept = metrics.clone();
         tokio::spawn(async move {
             loop {
@@ -35,8 +43,14 @@ pub(crate) fn run(
                 kept.run_upkeep();
             }
         });
-        serve(metrics).await
-    })
+        tokio::select! {
+            served = serve(metrics, stop.clone()) => served,
+            () = stop.before_serving() => Ok(()),
+        }
+    });
+    // What it was loading when it was stopped is left as by a kill.
+    runtime.shutdown_timeout(SHUTDOWN_PATIENCE);
+    result
 }
 
 /// Raises the number of files and connections that may be open to what the system allows: shells begin with few.
@@ -87,22 +101,53 @@ fn openapi_json() {}
 #[openapi(paths(openapi_json))]
 struct Description;
 
-/// Done at SIGTERM or SIGINT; a second one ends the process at once.
-pub(crate) fn stop() -> anyhow::Result<impl Future<Output = ()>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: answering what is under way");
+/// SIGTERM or SIGINT; a second one ends the process at once.
+#[derive(Clone)]
+pub(crate) struct Stop {
+    told: watch::Receiver<bool>,
+    serving: Arc<AtomicBool>,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (tell, told) = watch::channel(false);
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            for at_once in [false, true] {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if at_once {
+                    tracing::warn!("stopped at once by a second signal; the log has everything that was acknowledged");
+                    std::process::exit(130);
+                }
+                tell.send_replace(true);
             }
-            tracing::warn!("stopped at once by a second signal; the log has everything that was acknowledged");
-            std::process::exit(130);
         });
-    })
+        Ok(Self { told, serving: Arc::default() })
+    }
+
+    /// Done when it is told to stop. From here on whoever asked sees to it that what is under way is answered.
+    pub(crate) fn while_serving(self) -> impl Future<Output = ()> {
+        self.serving.store(true, Ordering::SeqCst);
+        async move {
+            self.told().await;
+            tracing::info!("stopping: answering what is under way");
+        }
+    }
+
+    /// Done when it is told to stop while nobody serves yet.
+    async fn before_serving(self) {
+        self.told().await;
+        if self.serving.load(Ordering::SeqCst) {
+            std::future::pending().await
+        }
+        tracing::info!("stopped before it was ready");
+    }
+
+    async fn told(&self) {
+        // The sender lives as long as the process.
+        let _ = self.told.clone().wait_for(|told| *told).await;
+    }
 }

@@ -25,7 +25,7 @@ use crate::config::{DurabilityArg, Standalone, StandaloneArgs};
 use crate::ledger::ReplicaLedger;
 use crate::nodes::LocalNodes;
 use crate::out::say;
-use crate::process;
+use crate::process::{self, Stop};
 
 #[cfg(test)]
 mod tests;
@@ -33,10 +33,10 @@ mod tests;
 /// Runs until it is told to stop.
 pub(crate) fn run(args: StandaloneArgs) -> anyhow::Result<()> {
     let config = args.resolve().map_err(Usage::of)?;
-    process::run(&config.log.clone(), config.log_format, async |metrics| serve(config, metrics).await)
+    process::run(&config.log.clone(), config.log_format, async |metrics, stop| serve(config, metrics, stop).await)
 }
 
-async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<()> {
+async fn serve(config: Standalone, metrics: PrometheusHandle, stop: Stop) -> anyhow::Result<()> {
     if config.durability == DurabilityArg::Buffered {
         tracing::warn!("durability is buffered: a power cut may lose the last seconds of acknowledged visits");
     }
@@ -83,7 +83,7 @@ async fn serve(config: Standalone, metrics: PrometheusHandle) -> anyhow::Result<
         None => control.plane.ensure_admin(None).await?,
     };
     greet(&config, made_up.as_deref(), listener.local_addr().unwrap_or(config.listen));
-    let stopped = process::stop()?;
+    let stopped = stop.while_serving();
     let plane = control.plane.clone();
     let stopped = async move {
         stopped.await;

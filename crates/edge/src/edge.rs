@@ -16,7 +16,7 @@ use crate::api::visits::NotTaken;
 use crate::api::{self, App};
 use crate::config::EdgeConfig;
 use crate::metrics::ApiMeters;
-use crate::replica::{OpenError, Replica};
+use crate::replica::{OpenError, Replica, describe};
 use crate::spool::Spool;
 use crate::spool::drain::drain;
 
@@ -48,13 +48,10 @@ impl<L: EventLog> Edge<L> {
         };
         let (replica, spool) = open.await.map_err(|error| OpenError::Thread(std::io::Error::other(error)))??;
         let replica = Arc::new(replica);
-        // Without the lease later, by `follow_settings`: the log has what the nodes before have settled. And what a part of a
-        // shared log does not take now.
-        match settle_lifetimes(&config, &replica).await {
-            Err(error) if replica.log().is_shared() => tracing::warn!(%error, "trying again"),
-            settled => {
-                settled?;
-            }
+        // Without the lease, or when the log takes nothing, later, by `follow_settings`: what is there can be read, and has what
+        // the nodes before have settled.
+        if let Err(error) = settle_lifetimes(&config, &replica).await {
+            tracing::warn!(error = %describe(&error), "trying again");
         }
         let draining = spool.clone().map(|spool| tokio::spawn(drain(spool, Arc::clone(&replica))));
         let (ids, history_readers) = (Generator::default(), Arc::new(Semaphore::new(api::history::READERS)));
@@ -77,7 +74,7 @@ impl<L: EventLog> Edge<L> {
     pub async fn follow_settings(self: Arc<Self>, mut changes: watch::Receiver<Revision>) {
         loop {
             let settled = settle_lifetimes(&self.app.config, &self.app.replica).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "trying again");
+                tracing::warn!(error = %describe(&error), "trying again");
                 false
             });
             // Also without a change: another node may have appended an older one after ours.

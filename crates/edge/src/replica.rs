@@ -481,14 +481,15 @@ impl<L: EventLog> Replica<L> {
         answers.pop().unwrap_or_else(|| Err(SubmitError::Unknown("no answer".into())))
     }
 
-    /// Appends encoded events in one frame, all or none, and waits until each has been applied.
+    /// Appends encoded events in one frame, all or none, and waits until their partition has applied them; those for profiles
+    /// elsewhere are on their way then.
     pub(crate) async fn submit_together(
         &self,
         partition: Partition,
         events: Vec<Vec<u8>>,
     ) -> Vec<Result<Answer, SubmitError>> {
         let call = Call::new(events.len());
-        let ticket = |(slot, event)| (event, EventTicket::new(&call, slot, None));
+        let ticket = |(slot, event)| (event, EventTicket::of_partition(&call, slot));
         let events = events.into_iter().enumerate().map(ticket).collect();
         match self.inner.check(partition).and_then(|()| Ok(self.inner.appender.submit_together(partition, events)?)) {
             Ok(()) => call.wait().await.into_iter().map(|answer| answer.map_err(Into::into)).collect(),

@@ -84,6 +84,8 @@ enum Attempt {
     Conflict,
     /// The server knows that it did not store it, now; it may later.
     NotNow(String),
+    /// It could not store it, or not yet: others of its cluster may have.
+    Unsure(String),
     Refused(String),
 }
 
@@ -119,6 +121,10 @@ impl Nats {
                 Ok(Attempt::Full(said) | Attempt::Refused(said)) => return Err(PublishError::Unknown(said)),
                 Ok(Attempt::NotNow(said)) => {
                     why = said;
+                    tokio::time::sleep(NOT_NOW_PAUSE.min(left)).await;
+                }
+                Ok(Attempt::Unsure(said)) => {
+                    (why, repeated) = (said, true);
                     tokio::time::sleep(NOT_NOW_PAUSE.min(left)).await;
                 }
                 Err(RequestError::Disconnected) => {}
@@ -171,9 +177,12 @@ fn understand(answer: &Message) -> Attempt {
         // Storage of the account or the server; a limit of the stream with `discard: new`.
         10023 | 10047 | 10028 => Attempt::Full(error.description),
         10077 if error.description.contains("maximum") => Attempt::Full(error.description),
-        // The same id is on its way through the quorum.
-        10158 => Attempt::NotNow(error.description),
-        _ if error.code == 503 => Attempt::NotNow(error.description),
+        // JetStream, or the stream, has no leader to speak of: nothing was proposed to the others.
+        10008 | 10009 | 10039 | 10076 => Attempt::NotNow(error.description),
+        // Among them "the same id is on its way through the quorum", and a disk that the leader could not write to: the
+        // others may have stored what it did not.
+        10158 => Attempt::Unsure(error.description),
+        _ if error.code >= 500 => Attempt::Unsure(format!("{} ({})", error.description, error.err_code)),
         _ => Attempt::Refused(format!("{} ({})", error.description, error.err_code)),
     }
 }

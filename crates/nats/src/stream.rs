@@ -109,7 +109,8 @@ impl Nats {
         serde_json::from_value(answer).map_err(|error| refused(0, error.to_string()))
     }
 
-    /// Makes a stream, or finds it. One that is there keeps its configuration.
+    /// Makes a stream, or finds it. One that is there is given the number of bytes that it shall have, and keeps everything
+    /// else.
     ///
     /// # Errors
     /// When it cannot be made, or this user may not.
@@ -135,12 +136,34 @@ impl Nats {
         }
         let made = self.api::<InfoAnswer>(&format!("STREAM.CREATE.{}", spec.name), &config).await;
         match made {
-            Err(RequestError::Refused { code: NAME_IN_USE, .. }) => match self.stream_info(&spec.name).await? {
-                Some(info) => Ok(info),
-                None => Err(RequestError::NoResponders(spec.name.clone())),
-            },
+            Err(RequestError::Refused { code: NAME_IN_USE, .. }) => self.adjust(spec).await,
             made => Ok(made?.into()),
         }
+    }
+
+    async fn adjust(&self, spec: &StreamSpec) -> Result<StreamInfo, RequestError> {
+        #[derive(Deserialize)]
+        struct Found {
+            config: Value,
+        }
+        let Found { mut config } = self.api(&format!("STREAM.INFO.{}", spec.name), &json!({})).await?;
+        let replicas = config["num_replicas"].as_u64();
+        if replicas != u64::try_from(spec.replicas).ok() {
+            tracing::warn!(
+                stream = spec.name,
+                replicas,
+                asked = spec.replicas,
+                "the stream was made with another number of replicas, and keeps it"
+            );
+        }
+        let info: InfoAnswer = if config["max_bytes"] == spec.max_bytes {
+            self.api(&format!("STREAM.INFO.{}", spec.name), &json!({})).await?
+        } else {
+            tracing::info!(stream = spec.name, max_bytes = spec.max_bytes, "the stream takes another number of bytes");
+            config["max_bytes"] = spec.max_bytes.into();
+            self.api(&format!("STREAM.UPDATE.{}", spec.name), &config).await?
+        };
+        Ok(info.into())
     }
 
     /// Makes a durable consumer of a work queue, from which any number of takers ask for messages, or finds it.

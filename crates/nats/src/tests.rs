@@ -122,6 +122,10 @@ async fn a_full_stream_refuses_and_forgets_nothing() {
     assert!(matches!(refused, PublishError::Full(_)), "{refused:?}");
     let first = feed(&nats, &stream, "S", 0).next().await.unwrap();
     assert_eq!((first[0].seq, first.len() as u64), (1, stored));
+    // With more room it goes on as it was.
+    let info = nats.ensure_stream(&StreamSpec { max_bytes: 100_000, ..small }).await.unwrap();
+    assert_eq!((info.last, info.metadata.get("fact").map(String::as_str)), (stored, Some("yes")));
+    assert_eq!(publish(&nats, "S", stored + 1).await, stored + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

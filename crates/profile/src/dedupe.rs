@@ -16,9 +16,19 @@ use crate::varint;
 pub(crate) struct EventKey(u128);
 
 impl EventKey {
-    /// The same event id of two visitors is two events; `address` is empty when the edge made up the visitor's id.
-    pub(crate) fn new(client: u32, address: &str, event_id: &str) -> Self {
+    /// Of a visit. The same event id of two visitors is two events; `address` is empty when the edge made up the visitor's id.
+    pub(crate) fn visit(client: u32, address: &str, event_id: &str) -> Self {
+        Self::new(&[], client, address, event_id)
+    }
+
+    /// Of an update: another event than a visit of the same id, as servers use one id for all that belongs to a request.
+    pub(crate) fn update(client: u32, address: &str, event_id: &str) -> Self {
+        Self::new(b"update", client, address, event_id)
+    }
+
+    fn new(kind: &[u8], client: u32, address: &str, event_id: &str) -> Self {
         let mut hash = Xxh3Default::new();
+        hash.update(kind);
         hash.update(&client.to_le_bytes());
         hash.update(&(address.len() as u64).to_le_bytes());
         hash.update(address.as_bytes());

@@ -162,7 +162,7 @@ impl PartitionState {
     #[must_use]
     pub fn has_seen(&self, visit: &Visit<'_>) -> bool {
         let (Some(client), Some(event_id)) = (self.clients.find(visit.client), visit.event_id) else { return false };
-        let key = EventKey::new(client, if visit.generated { "" } else { visit.home }, event_id);
+        let key = EventKey::visit(client, if visit.generated { "" } else { visit.home }, event_id);
         self.event_ids.find(key).is_some()
     }
 

@@ -13,7 +13,7 @@ use axum::response::Response;
 use cameo_auth::state::Client;
 use cameo_eventlog::EventLog;
 use cameo_profile::event::{Order, Route, Visit, VisitContext};
-use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, Partition, PartitionCount};
+use cameo_profile::{AddressBuf, ClientCode, Event, Kind, Outcome, PartitionCount};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 
@@ -147,7 +147,7 @@ async fn take<L: EventLog>(
         let added = visit.and_then(|visit| {
             let placed = place(app, client, &visit, now_ms)?;
             identity::check(&app.config.auth, known, &placed.addresses, &visit.signatures())?;
-            let way = way(app, placed.way.partition);
+            let way = way(app, client, &placed);
             if way == Way::Log {
                 with_event(client, &visit, &placed, None, |event| call.add(placed.way.partition, event, render));
             } else {
@@ -177,13 +177,16 @@ async fn take<L: EventLog>(
     Ok(many(app, sent, became))
 }
 
-fn way<L: EventLog>(app: &App<L>, partition: Partition) -> Way {
+fn way<L: EventLog>(app: &App<L>, client: &ClientCode, placed: &Placed) -> Way {
+    let partition = placed.way.partition;
     // The log's way says why a partition has stopped.
     let Some(spool) = app.spool.as_ref().filter(|_| !app.replica.has_stopped(partition)) else { return Way::Log };
     if app.replica.silence_of(partition).max(app.replica.unanswered(partition)) > HEARD_WITHIN {
         return Way::Silent;
     }
-    if spool.holds(partition) { Way::Behind } else { Way::Log }
+    // Where it enters by its lowest address: earlier visits of the same device may wait there.
+    let enters = placed.addresses.first().map(|lowest| lowest.as_address().partition(client, app.replica.partitions()));
+    if spool.holds(partition) || enters.is_some_and(|enters| spool.holds(enters)) { Way::Behind } else { Way::Log }
 }
 
 /// Why a visit that came by another way than a request was not taken.

@@ -202,7 +202,7 @@ fn fold<L: EventLog>(
                 }
                 match (tickets.next().flatten(), outcome) {
                     // Parked under the lock: its end cannot be applied before.
-                    (Some(ticket), Outcome::Forwarded(saga)) => inner.courier.park(saga, ticket),
+                    (Some(ticket), Outcome::Forwarded(saga)) if ticket.walks => inner.courier.park(saga, ticket),
                     (Some(ticket), outcome) => {
                         let answer = answer(&state.fold, at, &event, outcome, &ticket);
                         answers.push((ticket, answer));

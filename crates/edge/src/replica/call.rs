@@ -63,11 +63,18 @@ pub(super) struct EventTicket {
     call: Option<Arc<Call>>,
     slot: usize,
     pub(super) render: Option<Render>,
+    /// An event that goes on to another partition is answered at the end of its walk.
+    pub(super) walks: bool,
 }
 
 impl EventTicket {
     pub(super) fn new(call: &Arc<Call>, slot: usize, render: Option<Render>) -> Self {
-        Self { call: Some(Arc::clone(call)), slot, render }
+        Self { call: Some(Arc::clone(call)), slot, render, walks: true }
+    }
+
+    /// Answered when the partition that it was appended to has applied it, wherever it goes on to.
+    pub(super) fn of_partition(call: &Arc<Call>, slot: usize) -> Self {
+        Self { call: Some(Arc::clone(call)), slot, render: None, walks: false }
     }
 
     pub(super) fn answer(mut self, answer: AnswerResult) {

@@ -144,7 +144,12 @@ impl<L: EventLog> Taker<L> {
         for partition in self.inner.log.partitions().iter() {
             let newest = plan.of[partition.index()].first();
             let age_ms = now.saturating_sub(newest.map_or(self.began_ms, |newest| newest.at_ms));
-            oldest = oldest.max(age_ms);
+            // A partition in which nothing has happened needs no newer one.
+            if self.inner.slots[partition.index()].saved()
+                > newest.map_or(Position::START, |newest| newest.name.position)
+            {
+                oldest = oldest.max(age_ms);
+            }
             let due = self.config.every + self.stagger(partition);
             if u128::from(age_ms) < due.as_millis() || taken >= AT_ONCE {
                 continue;

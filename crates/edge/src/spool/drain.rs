@@ -33,8 +33,9 @@ pub(crate) async fn drain<L: EventLog>(spool: Arc<Spool>, replica: Arc<Replica<L
     join_all(replica.partitions().iter().map(|partition| drain_one(&spool, &replica, partition))).await;
 }
 
-/// One partition waits for no other: the log of that one may have no leader, or one without a quorum.
-async fn drain_one<L: EventLog>(spool: &Spool, replica: &Replica<L>, partition: Partition) {
+/// One partition does not wait for the log of another, which may have no leader or no quorum, before as much is on its way
+/// there as an outbox takes.
+async fn drain_one<L: EventLog>(spool: &Arc<Spool>, replica: &Replica<L>, partition: Partition) {
     let mut known = Known::All;
     loop {
         if !spool.holds(partition) {
@@ -45,16 +46,20 @@ async fn drain_one<L: EventLog>(spool: &Spool, replica: &Replica<L>, partition: 
             tokio::time::sleep(LOOK).await;
             continue;
         }
-        let visits = match spool.next(partition) {
-            Ok(visits) => visits,
-            Err(error) => {
+        // They are read from the disk.
+        let reading = Arc::clone(spool);
+        let visits = match tokio::task::spawn_blocking(move || reading.next(partition)).await {
+            Ok(Ok(visits)) => visits,
+            Ok(Err(error)) => {
                 tracing::error!(%error, "the spool cannot be read; trying again");
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
+            // The runtime ends.
+            Err(_) => return,
         };
-        if visits.is_empty() {
-            // The first one is being written at this moment.
+        // None, while the first one is being written; and what goes on to profiles elsewhere waits there for room.
+        if visits.is_empty() || replica.takes_links(partition).is_err() {
             tokio::time::sleep(LOOK).await;
             continue;
         }
@@ -62,7 +67,6 @@ async fn drain_one<L: EventLog>(spool: &Spool, replica: &Replica<L>, partition: 
         if spool.doubts(partition) {
             continue;
         }
-        // Applied at the end of their walks too, if they are for profiles elsewhere: what is on its way stays bounded.
         if let Some(error) = replica.submit_together(partition, visits).await.into_iter().find_map(Result::err) {
             // Also when they are certainly not stored: a log that was away may have the same event from another node.
             tracing::debug!(%error, "the log did not take visits of the spool");

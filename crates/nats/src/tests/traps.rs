@@ -111,6 +111,37 @@ async fn an_answer_that_never_came_is_unknown_and_the_same_id_is_stored_once() {
     assert_eq!(nats.stream_info("S").await.unwrap().unwrap().last, 3);
 }
 
+/// A leader whose disk is full says 503, and a follower may have stored the message: its id is not to be used for another.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_storing_is_unknown_and_one_of_asking_is_not() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let (nats, stream) = (servers.connect("a").await, servers.connect("stream").await);
+    let answers = [
+        (r#"{"error":{"code":503,"err_code":10077,"description":"no space left on device"}}"#, true),
+        (r#"{"error":{"code":500,"err_code":10000,"description":"who knows"}}"#, true),
+        (r#"{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"}}"#, true),
+        (r#"{"error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}"#, false),
+        (r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"}}"#, false),
+    ];
+    for (n, (answer, unknown)) in (1..).zip(answers) {
+        let mut asked = stream.subscribe(&format!("S.in.{}", n % 3), None).await.unwrap();
+        stream.flush().await.unwrap();
+        let teller = stream.clone();
+        let answering = tokio::spawn(async move {
+            while let Some(message) = asked.next().await {
+                teller.tell(&message.reply.unwrap(), Bytes::from_static(answer.as_bytes())).await.unwrap();
+            }
+        });
+        let outcome = nats.publish(&message("S", n), Duration::from_millis(400)).await;
+        answering.abort();
+        match outcome {
+            Err(PublishError::Unknown(_)) => assert!(unknown, "{answer}"),
+            Err(PublishError::Unavailable(_)) => assert!(!unknown, "{answer}"),
+            other => panic!("{other:?} to {answer}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_permitted_is_never_answered_and_so_unknown() {
     let users = "authorization { users: [

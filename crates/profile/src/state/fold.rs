@@ -138,7 +138,7 @@ impl PartitionState {
         }
         let mut duplicate: Option<Box<str>> = None;
         if let Some(event_id) = event.event_id {
-            let key = EventKey::new(client, if event.generated { "" } else { event.home }, event_id);
+            let key = EventKey::visit(client, if event.generated { "" } else { event.home }, event_id);
             if let Some(first) = self.event_ids.find(key) {
                 duplicate = Some(first.map_or(Box::default(), Box::from));
             } else {
@@ -210,7 +210,7 @@ impl PartitionState {
         }
         let mut duplicate = false;
         if let Some(event_id) = event.event_id {
-            let key = EventKey::new(client, event.address, event_id);
+            let key = EventKey::update(client, event.address, event_id);
             duplicate = self.event_ids.find(key).is_some();
             if !duplicate {
                 self.event_ids.insert(key, at, None);

@@ -63,7 +63,7 @@ fn wrong_visits() -> Vec<(Value, &'static str, &'static str)> {
 #[tokio::test]
 async fn a_wrong_type_is_named_as_json_names_it() {
     let rig = Rig::new().await;
-    let before = rig.stored();
+    let before = rig.settled().await;
     for (visit, field, said) in wrong_visits() {
         let shown = visit.to_string();
         assert_plain(&rig.visit(&visit).await.expect(400).json(), field, said, &shown);
@@ -90,7 +90,7 @@ async fn a_wrong_type_is_named_as_json_names_it() {
 async fn a_patch_is_told_the_same_way() {
     let rig = Rig::new().await;
     rig.visit(&json!({"ids": {"tntId": "p"}})).await.expect(200);
-    let before = rig.stored();
+    let before = rig.settled().await;
     for (patch, field, said) in [
         (json!({"set": null}), "set", "must be an object of names and values, and is null"),
         (json!({"unset": {}}), "unset", "must be a list, and is an object"),
@@ -108,7 +108,7 @@ async fn a_patch_is_told_the_same_way() {
 #[tokio::test]
 async fn a_name_given_twice_is_refused_however_it_is_written() {
     let rig = Rig::new().await;
-    let before = rig.stored();
+    let before = rig.settled().await;
     let twice = r#"{"ids":{"tntId":"twice"},"profile":{"tier":"gold","x":"1","tier":"silver"}}"#;
     let problem = rig.call(Method::POST, VISITS, "application/json", twice).await.expect(400).json();
     assert_plain(&problem, "profile.tier", "more than once", twice);
@@ -150,7 +150,7 @@ async fn the_last_times_of_the_calendar_are_too_far_ahead_and_not_misspelt() {
 async fn a_packed_body_is_not_read_as_if_it_were_none() {
     let rig = Rig::new().await;
     rig.visit(&json!({"ids": {"tntId": "z"}})).await.expect(200);
-    let before = rig.stored();
+    let before = rig.settled().await;
     for (method, path, body) in [
         (Method::POST, VISITS, r#"{"ids":{"tntId":"z"}}"#),
         (Method::PATCH, "/v1/demo/profiles/tnt/z", r#"{"set":{"a":"1"}}"#),
@@ -171,7 +171,7 @@ async fn a_packed_body_is_not_read_as_if_it_were_none() {
 #[tokio::test]
 async fn a_bad_escape_in_a_path_names_nobody() {
     let rig = Rig::new().await;
-    let before = rig.stored();
+    let before = rig.settled().await;
     for path in ["/v1/demo/profiles/tnt/%zz", "/rest/v1/profiles/a%?client=demo", "/v1/de%mo/profiles/tnt/a"] {
         let reply = rig.get(path).await.expect(400);
         assert!(reply.text.contains("two hexadecimal digits"), "{path}: {}", reply.text);

@@ -152,7 +152,7 @@ async fn a_beacon_has_no_body() {
 #[tokio::test]
 async fn what_is_wrong_is_named_and_nothing_is_stored() {
     let rig = Rig::new().await;
-    let before = rig.stored();
+    let before = rig.settled().await;
     let long = |n: usize| "x".repeat(n);
     let mboxes = |n: usize| vec![json!({"name": "m"}); n];
     let mbox = |fields: Value| {
@@ -328,7 +328,7 @@ async fn persons_are_named_only_with_a_signature_where_the_client_asks_for_it() 
         identity::signature(secret.reveal(), "demo", address.as_address())
     };
     let crm = sign(&secret, Kind::ThirdParty, "crm-1");
-    let before = rig.stored();
+    let before = rig.settled().await;
     for (id, named) in [
         (json!({"thirdPartyId": "crm-1"}), "needs a signature in identitySignature.tp"),
         (json!({"marketingCloudVisitorId": "e"}), "needs a signature in identitySignature.ecid"),

@@ -88,7 +88,7 @@ async fn of_the_bytes_of_an_event() {
         (0..count).map(|n| (format!("p{n}"), json!(value))).collect::<serde_json::Map<_, _>>().into()
     };
     rig.visit(&json!({"parameters": parameters(limits::EVENT_BYTES / 2)})).await.expect(200);
-    let before = rig.stored();
+    let before = rig.settled().await;
     let reply = rig.visit(&json!({"parameters": parameters(limits::EVENT_BYTES)})).await.expect(400);
     assert!(reply.text.contains("bytes long; the limit is"), "{}", reply.text);
     assert_eq!(rig.stored(), before);
@@ -97,7 +97,7 @@ async fn of_the_bytes_of_an_event() {
 #[tokio::test]
 async fn of_forbidden_characters_and_names() {
     let rig = Rig::new().await;
-    let before = rig.stored();
+    let before = rig.settled().await;
     for (field, visit) in [
         ("sessionId", json!({"sessionId": "a b"})),
         ("sessionId", json!({"sessionId": "a?"})),
@@ -132,7 +132,7 @@ async fn of_a_call() {
     let lines = |count: usize| "{\"ids\":{\"tntId\":\"many\"}}\n".repeat(count);
     let reply = rig.call(Method::POST, VISITS, "application/x-ndjson", lines(10_000)).await.expect(200).json();
     assert_eq!((&reply["accepted"], reply["results"].as_array().map(Vec::len)), (&json!(10_000), Some(10_000)));
-    let before = rig.stored();
+    let before = rig.settled().await;
     let json_list = format!("[{}]", lines(10_001).trim_end().replace('\n', ","));
     let packed = rmp_serde::to_vec_named(&vec![json!({"ids": {"tntId": "many"}}); 10_001]).unwrap();
     for (content_type, body) in [
@@ -154,7 +154,7 @@ async fn of_a_call() {
 async fn of_a_single_update() {
     let rig = Rig::new().await;
     rig.visit(&json!({"ids": {"tntId": "u"}})).await.expect(200);
-    let before = rig.stored();
+    let before = rig.settled().await;
     let path = "/m2/demo/profile/update";
     let query = |bytes: usize| {
         let head = "mboxPC=u&profile.a=";

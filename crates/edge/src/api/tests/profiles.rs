@@ -117,7 +117,7 @@ async fn a_single_update_is_read_strictly_and_seen_at_once() {
     assert_eq!(profile["profileAttributes"]["Köln"]["value"], "x y", "{profile}");
     assert_eq!(profile["visitorId"], "crm 9", "no tntId is known: {profile}");
 
-    let before = rig.stored();
+    let before = rig.settled().await;
     for (query, named) in [
         ("profile.a=1", "mboxPC"),
         ("mboxPC=u&mbox3rdPartyId=v&profile.a=1", "both"),
@@ -138,6 +138,17 @@ async fn a_single_update_is_read_strictly_and_seen_at_once() {
     let reply = rig.get("/m2/nobody/profile/update?mboxPC=u&profile.a=1").await.expect(404);
     assert!(reply.text.contains("<success>false</success>") && reply.text.contains("nobody"), "{}", reply.text);
     assert_eq!(rig.stored(), before);
+}
+
+/// Servers have one id for all that belongs to a request of theirs.
+#[tokio::test]
+async fn a_visit_and_an_update_of_one_id_are_two_events() {
+    let rig = Rig::new().await;
+    rig.visit(&json!({"eventId": "r1", "ids": {"tntId": "z"}})).await.expect(200);
+    for value in ["1", "2"] {
+        rig.patch("/v1/demo/profiles/tnt/z", &json!({"set": {"a": value}, "eventId": "r1"})).await.expect(200);
+        assert_eq!(rig.attribute("z", "a").await.as_deref(), Some("1"));
+    }
 }
 
 #[tokio::test]
@@ -162,7 +173,7 @@ async fn a_native_profile_is_read_patched_and_erased() {
     let again = rig.patch(path, &patch).await.expect(200).json();
     assert_eq!(again["profileAttributes"]["a"]["value"], "10", "a retry changes nothing: {again}");
 
-    let before = rig.stored();
+    let before = rig.settled().await;
     for (body, named) in [
         (json!({}), "neither"),
         (json!({"set": {"a": "2", "visitCount": "7"}}), "visitCount"),

@@ -1,5 +1,7 @@
 //! The outage spool: what it promises while the log is away, and that all of it counts once when it is back.
 
+use std::time::Instant;
+
 use cameo_eventlog::memory::Failure;
 use cameo_profile::{Address, limits};
 use serde_json::json;
@@ -182,6 +184,54 @@ async fn what_the_log_had_all_along_counts_once_however_long_the_outage_was() {
             assert_eq!(rig.visits_of(visitor).await.as_deref(), Some("1"), "{visitor}, restart: {restart}");
         }
     }
+}
+
+/// A device `a…` and a person, in two partitions, whom it is linked to.
+async fn linked(rig: &Rig) -> (String, Partition, Partition) {
+    let (code, count) = (ClientCode::new("demo").unwrap(), PartitionCount::new(4).unwrap());
+    let of = |address: &str| Address::from_canonical(address).partition(&code, count);
+    let home = of("tp:person");
+    let device = (0..).map(|n| format!("a{n}")).find(|device| of(&format!("tnt:{device}")) != home).unwrap();
+    rig.visit(&json!({"sessionId": "s", "ids": {"tntId": device, "thirdPartyId": "person"}})).await.expect(200);
+    let enters = of(&format!("tnt:{device}"));
+    (device, enters, home)
+}
+
+/// The log of the person's partition has stopped: what is for it is on its way, and holds up nothing behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_on_to_another_partition_is_not_waited_for() {
+    let rig = rig().await;
+    let (device, _, home) = linked(&rig).await;
+    rig.log.cut_off(Some(Failure::Unavailable));
+    let visits: Vec<_> = (0..2500).map(|event| Rig::counted(event, &device)).collect();
+    rig.visit(&json!(visits)).await.expect(202);
+    rig.log.cut_off(Some(Failure::UnknownButWritten));
+    rig.append_nonsense(home).await;
+    rig.log.cut_off(None);
+    // Three frames. To wait for what cannot arrive would take a quarter of a minute for each.
+    let began = Instant::now();
+    rig.drained().await;
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    rig.stopped(home).await;
+}
+
+/// Without an event id a visit of a linked device goes straight to the person, past the partition where its earlier ones wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linked_device_does_not_overtake_itself() {
+    let rig = rig().await;
+    let (device, ..) = linked(&rig).await;
+    let straight = json!({"sessionId": "s", "ids": {"tntId": device}});
+    rig.visit(&straight).await.expect(200);
+    rig.log.cut_off(Some(Failure::Unavailable));
+    rig.visit(&Rig::counted(1, &device)).await.expect(202);
+    // Back, and the first visit cannot be stored for some seconds.
+    (0..6).for_each(|_| rig.log.fail_next(Failure::StorageFull));
+    rig.log.cut_off(None);
+    assert_eq!(rig.spooled().await, 1);
+    rig.visit(&straight).await.expect(202);
+    rig.drained().await;
+    assert_eq!(rig.visits_of(&device).await.as_deref(), Some("4"));
+    rig.visit(&straight).await.expect(200);
 }
 
 /// A partition whose log cannot be read on has its visits wait; nobody else's do, and no more are taken for it.

@@ -134,7 +134,7 @@ async fn categories_come_by_parameter_as_well() {
 #[tokio::test]
 async fn a_list_is_no_visit_whatever_its_items() {
     let rig = Rig::new().await;
-    let before = rig.stored();
+    let before = rig.settled().await;
     for body in ["[[]]", "[[\"e1\"]]", "[{\"ids\":[\"a\"]}]", "[{\"page\":[\"u\"]}]", "[7]", "[null]"] {
         let reply = rig.call(Method::POST, VISITS, "application/json", body).await.expect(200).json();
         assert_eq!((&reply["accepted"], &reply["refused"]), (&json!(0), &json!(1)), "{body}: {reply}");
@@ -212,7 +212,7 @@ async fn a_number_is_kept_with_all_its_digits_or_refused() {
         rig.call(Method::POST, VISITS, "application/json", visit(number)).await.expect(200);
         assert_eq!(rig.attribute("n1", "number").await.as_deref(), Some(number));
     }
-    let before = rig.stored();
+    let before = rig.settled().await;
     for number in ["18446744073709551616", "-9223372036854775809", "123456789012345678901234567890", "1e30"] {
         let problem = rig.call(Method::POST, VISITS, "application/json", visit(number)).await.expect(400).json();
         assert_eq!(problem["field"], "profile.number", "{number}");
