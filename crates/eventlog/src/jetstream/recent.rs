@@ -8,6 +8,9 @@
 //! Integers are little-endian. Sequences of a piece follow one another, and so do those of its pieces, unless something
 //! could not be written. A record that is cut off or damaged ends what is read of its piece.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -29,6 +32,9 @@ const PIECE_BYTES: u64 = RECENT_BYTES / 8;
 const RECENT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A piece takes nothing more when it is older: else little by little would keep all of it.
 const PIECE_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// Pause after a write that failed: a full disk gets no better by trying harder.
+const AGAIN: Duration = Duration::from_secs(1);
 
 const MAGIC: [u8; 4] = *b"CMRC";
 const VERSION: u16 = 1;
@@ -75,8 +81,8 @@ pub(super) struct Recent {
     /// The newest piece, while it takes more, and since when it does.
     open: Option<(Arc<File>, Instant)>,
     newest: Option<Newest>,
-    /// The last write failed: said once.
-    failing: bool,
+    /// When the last write failed, if it did; that is said once.
+    failed: Option<Instant>,
 }
 
 fn head(log: LogId, stream: usize) -> [u8; HEAD_BYTES] {
@@ -173,7 +179,7 @@ impl Recent {
     pub(super) fn open(dir: &Path, log: LogId, stream: usize) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let (dir, pieces) = (dir.to_owned(), VecDeque::new());
-        let mut recent = Self { dir, log, stream, pieces, open: None, newest: None, failing: false };
+        let mut recent = Self { dir, log, stream, pieces, open: None, newest: None, failed: None };
         for (_, path) in list(&recent.dir, stream)? {
             match read_piece(&path, log, stream)? {
                 Some(kept) if !kept.is_empty() => {
@@ -197,16 +203,19 @@ impl Recent {
     /// more stays as it was kept: it is all there is, should the stream turn out to be another one.
     pub(super) fn push<'k>(&mut self, frames: impl IntoIterator<Item = &'k Kept>) {
         for kept in frames {
+            let is_kept = self.newest.is_some_and(|newest| kept.position <= newest.position);
+            if is_kept || self.failed.is_some_and(|since| since.elapsed() < AGAIN) {
+                continue;
+            }
             match self.write(kept) {
-                Ok(()) if self.failing => {
-                    self.failing = false;
-                    tracing::info!(stream = self.stream, "frames are kept again");
+                Ok(()) => {
+                    if self.failed.take().is_some() {
+                        tracing::info!(stream = self.stream, "frames are kept again");
+                    }
                 }
-                Ok(()) => {}
                 Err(error) => {
-                    // The next one begins a piece of its own.
-                    self.open = None;
-                    if !std::mem::replace(&mut self.failing, true) {
+                    self.abandon();
+                    if self.failed.replace(Instant::now()).is_none() {
                         let dir = self.dir.display().to_string();
                         tracing::warn!(%error, dir, "frames cannot be kept; should NATS lose them, this node cannot help");
                     }
@@ -216,9 +225,6 @@ impl Recent {
     }
 
     fn write(&mut self, kept: &Kept) -> io::Result<()> {
-        if self.newest.is_some_and(|newest| kept.position <= newest.position) {
-            return Ok(());
-        }
         let follows = self.newest.is_some_and(|newest| newest.position.next() == kept.position);
         let full = self.pieces.back().is_none_or(|piece| piece.bytes >= PIECE_BYTES);
         let old = self.open.as_ref().is_none_or(|(_, since)| since.elapsed() >= PIECE_AGE);
@@ -240,12 +246,23 @@ impl Recent {
         }
         let path = self.dir.join(format!("{}-{:020}", self.stream, first.0));
         let file = File::create(&path)?;
-        (&file).write_all(&head(self.log, self.stream))?;
         self.pieces.retain(|piece| piece.path != path);
+        // Before anything is written, so that it goes again when nothing can be.
         self.pieces.push_back(Piece { path, bytes: HEAD_BYTES as u64 });
+        (&file).write_all(&head(self.log, self.stream))?;
         self.open = Some((Arc::new(file), Instant::now()));
         self.prune();
         Ok(())
+    }
+
+    /// After a write that failed: what comes next begins a piece of its own, and one without a record goes. A part of a record
+    /// stays where it is, and ends its piece.
+    fn abandon(&mut self) {
+        self.open = None;
+        if let Some(empty) = self.pieces.pop_back_if(|piece| piece.bytes <= HEAD_BYTES as u64) {
+            // It is looked at again at the next start.
+            let _ = fs::remove_file(&empty.path);
+        }
     }
 
     /// Drops what is too much, or too old.
