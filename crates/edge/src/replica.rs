@@ -1,8 +1,9 @@
 //! A replica: every partition of the log folded into memory, checkpoints on disk, and the way to append and wait.
 //!
-//! Threads: `appliers` own the partitions (p belongs to applier p mod N) and are the only ones that change state; the
-//! appender of `cameo-eventlog` has a thread of its own; `upkeep` writes checkpoints, sweeps and trims; `snapshots` copies
-//! partitions out of the checkpoint into the store of snapshots. Readers take a partition's read lock (ADR 0002).
+//! Threads: `appliers` own the partitions and are the only ones that apply events; the appender of `cameo-eventlog` has a
+//! thread for each lane of the log; the `courier` carries messages between partitions; `upkeep` writes checkpoints, sweeps out
+//! what has ended (which changes nothing that can be read) and trims; `snapshots` copies partitions out of the checkpoint into
+//! the store of snapshots. Readers take a partition's read lock (ADR 0002).
 
 mod apply;
 mod call;

@@ -31,7 +31,7 @@ pub(super) async fn alive() -> Response {
 //
 // A checkpoint that fails is told but does not make it unready: the log has everything.
 #[utoipa::path(get, path = "/readyz", tag = "operations",
-    params(("for" = Option<String>, Query, description = "`visits`: only what keeps visits from being taken counts")),
+    params(("for" = Option<String>, Query, description = "`visits`: yes also without the auth lease, as long as the spool has room")),
     responses((status = 200, description = "Yes"), (status = 503, description = "No, with reasons")))]
 pub(super) async fn ready<L: EventLog>(State(app): State<Arc<App<L>>>, RawQuery(query): RawQuery) -> Response {
     let health = app.replica.health();

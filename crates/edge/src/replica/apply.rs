@@ -1,4 +1,4 @@
-//! The applier: takes frames from the log and folds them into the partitions it owns. The only writer of state.
+//! The applier: takes frames from the log and folds them into the partitions it owns. Nobody else applies events.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -119,8 +119,8 @@ fn unknown(why: &'static str) -> AppendError {
 struct Way {
     /// The first message that waits, and since when it has been the first.
     waits: (u64, Instant),
-    /// The last message that is under way, and since when.
-    sent: Option<(u64, Instant)>,
+    /// Since when something is under way.
+    sent: Option<Instant>,
 }
 
 /// Answers of relays: `from`, `to`, and whether it was stored.
@@ -217,14 +217,14 @@ fn carry<L: EventLog>(
             way.waits = (heard + 1, now);
         }
         let is_late = now.duration_since(way.waits.1) > TAKE_OVER;
-        if way.sent.is_some_and(|(_, since)| since.elapsed() > RELAY_PATIENCE) {
+        if way.sent.is_some_and(|since| since.elapsed() > RELAY_PATIENCE) {
             way.sent = None;
         }
         if way.sent.is_some() || !(own || is_late) {
             continue;
         }
         if heard >= last {
-            way.sent = Some((last, now));
+            way.sent = Some(now);
             let delivered = Event::Delivered(Delivered { to, upto: heard });
             submit(inner, from, &delivered, (from.0, to), answers.clone());
             continue;
@@ -246,7 +246,7 @@ fn carry<L: EventLog>(
             continue;
         }
         let messages: Vec<_> = messages.iter().map(|message| MessageBytes(message)).collect();
-        way.sent = Some((first + messages.len() as u64 - 1, now));
+        way.sent = Some(now);
         let relay = Event::Relay(Relay { from: from.0, first, messages });
         submit(inner, Partition(to), &relay, (from.0, to), answers.clone());
     }
