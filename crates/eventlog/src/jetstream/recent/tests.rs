@@ -52,7 +52,7 @@ fn what_is_kept_is_read_again_and_what_comes_twice_stays_as_it_was() {
     assert_eq!(Recent::open(dir.path(), LOG, 1).unwrap().newest(), None);
     assert_eq!(all(dir.path()), frames);
     assert_eq!(Recent::open(dir.path(), LogId(8), STREAM).unwrap().newest(), None);
-    assert_eq!(files(dir.path()), [PathBuf::new(); 0]);
+    assert!(files(dir.path()).is_empty());
 }
 
 #[test]
