@@ -24,7 +24,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 
 use super::visit::{Delivery, Ids, Object, Text, VisitRequest};
-use super::visits::{place, with_event};
+use super::visits::{not_taken, place, with_event};
 use super::{App, identity};
 use crate::replica::{Answer, Render};
 use request::{DeliveryRequest, inner, said};
@@ -57,8 +57,8 @@ pub(super) async fn post<L: EventLog>(State(app): State<Arc<App<L>>>, request: R
     let (client, session) = match known {
         Ok(known) => known,
         Err(refusal) => {
-            app.meters.visits_refused.increment(1);
             let refusal: Refusal = refusal;
+            not_taken(&app, &refusal);
             return body::refuse(content, refusal.response(Family::Rest)).await;
         }
     };
@@ -67,14 +67,10 @@ pub(super) async fn post<L: EventLog>(State(app): State<Arc<App<L>>>, request: R
             let host = reply::edge_host(&head.uri, &head.headers);
             take(&app, &client, &session, &host, &whole.bytes).await
         }
-        Err(error) => Err(Failed::Refused(error.into())),
+        Err(error) => Err(error.into()),
     };
-    done.unwrap_or_else(|failed| {
-        let (meter, refusal) = match failed {
-            Failed::Refused(refusal) => (&app.meters.visits_refused, refusal),
-            Failed::Later(refusal) => (&app.meters.visits_failed, refusal),
-        };
-        meter.increment(1);
+    done.unwrap_or_else(|refusal| {
+        not_taken(&app, &refusal);
         refusal.response(Family::Rest)
     })
 }
@@ -83,26 +79,6 @@ pub(super) async fn post<L: EventLog>(State(app): State<Arc<App<L>>>, request: R
 pub(super) async fn no_store(mut response: Response) -> Response {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// Why a call got no answer.
-enum Failed {
-    /// It is wrong.
-    Refused(Refusal),
-    /// The log did not take it, or nobody knows.
-    Later(Refusal),
-}
-
-impl From<Refusal> for Failed {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl From<Invalid> for Failed {
-    fn from(invalid: Invalid) -> Self {
-        Self::Refused(invalid.into())
-    }
 }
 
 fn session(query: Option<&str>) -> Result<String, Refusal> {
@@ -118,7 +94,7 @@ async fn take<L: EventLog>(
     session: &str,
     host: &str,
     bytes: &[u8],
-) -> Result<Response, Failed> {
+) -> Result<Response, Refusal> {
     let request = decode(bytes)?;
     check::check(&request)?;
     let visit = merge::visit(&request, session)?;
@@ -126,7 +102,7 @@ async fn take<L: EventLog>(
     identity::check(&app.config.auth, client, &addresses, &signatures(&request))?;
     let answer = send(app, client, &visit, Some(first_tnt_id as Render)).await?;
     let Outcome::Visit(outcome) = &answer.answer.outcome else {
-        return Err(Failed::Later(Refusal::new(503, "the visit was answered as something else")));
+        return Err(Refusal::new(503, "the visit was answered as something else"));
     };
     if outcome.duplicate { &app.meters.visits_duplicate } else { &app.meters.visits_accepted }.increment(1);
     let given = request.ids().and_then(|id| said(&id.tnt_id));
@@ -146,7 +122,7 @@ async fn take<L: EventLog>(
     let request_id = match said(&request.request_id) {
         Some(id) => id,
         None => {
-            made_up = uuid().ok_or_else(|| Failed::Later(Refusal::new(503, "the system has no randomness")))?;
+            made_up = uuid().ok_or_else(|| Refusal::new(503, "the system has no randomness"))?;
             &made_up
         }
     };
@@ -197,13 +173,13 @@ async fn send<L: EventLog>(
     client: &Client,
     visit: &VisitRequest<'_>,
     render: Option<Render>,
-) -> Result<Sent, Failed> {
+) -> Result<Sent, Refusal> {
     let placed = place(app, &client.code, visit, app.replica.now().0)?;
     let mut call = app.replica.start_call(1);
     with_event(&client.code, visit, &placed, None, |event| call.add(placed.way.partition, event, render));
     let answer = call.wait().await.pop();
-    let lost = || Failed::Later(Refusal::new(503, "the visit was not answered"));
-    let answer = answer.ok_or_else(lost)?.map_err(|error| Failed::Later(error.into()))?;
+    let lost = || Refusal::new(503, "the visit was not answered");
+    let answer = answer.ok_or_else(lost)??;
     app.replica.let_go(&client.code, &placed.held).await;
     let home = placed.addresses.first().filter(|_| placed.generated);
     let made = home.map(|address| address.as_address().parts().1.to_owned());
@@ -212,10 +188,10 @@ async fn send<L: EventLog>(
 
 /// Makes up a tntId for a person who has none yet. A second event, and not part of the visit: a retry of the call must meet
 /// its first try by the ids that both name.
-async fn device<L: EventLog>(app: &App<L>, client: &Client, visit: &VisitRequest<'_>) -> Result<String, Failed> {
+async fn device<L: EventLog>(app: &App<L>, client: &Client, visit: &VisitRequest<'_>) -> Result<String, Refusal> {
     let made = app.ids.make(&client.code, None, app.replica.now().0, app.replica.partitions());
     let (address, _): (AddressBuf, _) =
-        made.ok_or_else(|| Failed::Later(Refusal::new(503, "the system has no randomness for an id")))?;
+        made.ok_or_else(|| Refusal::new(503, "the system has no randomness for an id"))?;
     let id = address.as_address().parts().1.to_owned();
     let link = VisitRequest {
         ids: Ids { tnt_id: Some(Text(id.as_str().into())), ..visit.ids.clone() },

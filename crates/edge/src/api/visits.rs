@@ -112,7 +112,7 @@ pub(super) async fn post<L: EventLog>(
         Err(error) => Err(error.into()),
     };
     done.unwrap_or_else(|refusal| {
-        app.meters.visits_refused.increment(1);
+        not_taken(&app, &refusal);
         refusal.response(Family::Native)
     })
 }
@@ -223,11 +223,10 @@ pub(crate) async fn take_one<L: EventLog>(
         Ok(call)
     })();
     let call = begun.map_err(|refusal| {
+        not_taken(app, &refusal);
         if is_passing(&refusal) {
-            app.meters.visits_failed.increment(1);
             return NotTaken::Later(SubmitError::Unavailable(refusal.message.into_owned()));
         }
-        app.meters.visits_refused.increment(1);
         NotTaken::Refused(refusal)
     })?;
     let answer = call.wait().await.pop().unwrap_or_else(|| Err(SubmitError::Unknown("no answer".into())));
@@ -247,6 +246,11 @@ pub(crate) async fn take_one<L: EventLog>(
 /// Whether a refusal is no fault of the visit: too much is under way, or a part of the log is not there.
 fn is_passing(refusal: &Refusal) -> bool {
     refusal.status == 429 || refusal.status >= 500
+}
+
+/// Counts a visit that was not taken, or a call of which nothing was.
+pub(super) fn not_taken<L: EventLog>(app: &App<L>, refusal: &Refusal) {
+    if is_passing(refusal) { &app.meters.visits_failed } else { &app.meters.visits_refused }.increment(1);
 }
 
 /// Where a visit goes.
@@ -334,7 +338,7 @@ fn one<L: EventLog>(
     let Some(Sent { slot, placed, .. }) = sent.pop() else { return Err(Refusal::new(400, "the body has no visit")) };
     slot?;
     // The call had room for exactly this one.
-    let became = became.swap_remove(0).inspect_err(|_| app.meters.visits_failed.increment(1))?;
+    let became = became.swap_remove(0)?;
     let mut out = b"{\"status\":".to_vec();
     let status = tell(app, &mut out, placed.as_ref(), &became);
     out.push(b'}');
@@ -352,40 +356,31 @@ fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent<'_>>, became: Vec<Result<Becam
         }
         results.extend_from_slice(format!("{{\"index\":{index},\"status\":").as_bytes());
         let result = match slot {
-            Err(refusal) if is_passing(&refusal) => {
-                failed += 1;
-                worst.get_or_insert_with(|| refusal.clone());
-                Err(("failed", refusal))
-            }
-            Err(refusal) => Err(("refused", refusal)),
-            Ok(slot) => match &became[slot] {
-                Ok(became) => Ok(became),
-                Err(error) => {
-                    let refusal = Refusal::from(error.clone());
-                    failed += 1;
-                    worst.get_or_insert_with(|| refusal.clone());
-                    // Not a fault of the visit, and perhaps stored all the same: its error says what to do.
-                    Err(("failed", refusal))
-                }
-            },
+            Err(refusal) => Err(refusal),
+            Ok(slot) => became[slot].as_ref().map_err(|error| Refusal::from(error.clone())),
         };
         match result {
             Ok(became) if tell(app, &mut results, placed.as_ref(), became) == StatusCode::OK => accepted += 1,
             Ok(_) => spooled += 1,
-            Err((status, refusal)) => {
-                write::string(&mut results, status);
+            Err(refusal) => {
+                not_taken(app, &refusal);
+                let passing = is_passing(&refusal);
+                failed += usize::from(passing);
+                // Not a fault of the visit, and perhaps stored all the same: its error says what to do.
+                write::string(&mut results, if passing { "failed" } else { "refused" });
                 results.extend_from_slice(b",\"error\":");
                 let mut error = refusal.details();
                 error.insert("status".into(), refusal.status.into());
-                error.insert("message".into(), refusal.message.into_owned().into());
+                error.insert("message".into(), refusal.message.as_ref().into());
                 results.extend_from_slice(serde_json::Value::Object(error).to_string().as_bytes());
+                if passing && worst.is_none() {
+                    worst = Some(refusal);
+                }
             }
         }
         results.push(b'}');
     }
     let refused = total - accepted - spooled - failed;
-    app.meters.visits_refused.increment(refused as u64);
-    app.meters.visits_failed.increment(failed as u64);
     // Nothing at all could be stored: the caller should come back with the whole call.
     if let (0, Some(refusal)) = (accepted + spooled, worst) {
         return refusal.response(Family::Native);

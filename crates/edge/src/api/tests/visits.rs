@@ -1,8 +1,10 @@
 //! Visits: encodings, results in order, retries, generated ids, and what a caller is told when the log fails.
 
 use cameo_eventlog::memory::Failure;
+use cameo_profile::{Address, ClientCode, Partition, PartitionCount};
 use http::Method;
-use serde_json::json;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use serde_json::{Value, json};
 
 use super::{Rig, VISITS};
 
@@ -118,6 +120,56 @@ async fn what_the_log_says_decides_the_status() {
     rig.log.fail_next(Failure::Unavailable);
     let reply = rig.visit(&json!([visit, {"sessionId": "a b"}])).await.expect(503);
     assert!(reply.retry_after, "{}", reply.text);
+}
+
+/// A visitor of the partition that stops in these tests, and one of another.
+fn stopped_and_well() -> (Partition, Value, Value) {
+    let (code, count) = (ClientCode::new("demo").unwrap(), PartitionCount::new(4).unwrap());
+    let partition = |id: &str| Address::from_canonical(&format!("tnt:{id}")).partition(&code, count);
+    let visitor = |is: bool| (0..).map(|n| format!("v{n}")).find(|id| (partition(id) == Partition(2)) == is).unwrap();
+    let visit = |is: bool| json!({"ids": {"tntId": visitor(is)}});
+    (Partition(2), visit(true), visit(false))
+}
+
+#[tokio::test]
+async fn every_visit_is_counted_once_by_what_became_of_it() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let rig = Rig::new().await;
+    let (stopped, of_stopped, well) = stopped_and_well();
+    rig.append_nonsense(stopped).await;
+    rig.stopped(stopped).await;
+    let wrong = json!({"sessionId": "a b"});
+    let call = |visit: &Value| json!({"context": {"channel": "web"}, "id": visit["ids"]}).to_string();
+    let delivery = "/rest/v1/delivery?client=demo&sessionId=s";
+    let counted = || {
+        let text = recorder.handle().render();
+        ["accepted", "refused", "failed"].map(|outcome| {
+            let name = format!("cameo_visits_total{{outcome=\"{outcome}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(0)
+        })
+    };
+    let mut expected = [0; 3];
+    for (body, fails, outcomes) in [
+        (well.clone(), None, [1, 0, 0]),
+        (wrong.clone(), None, [0, 1, 0]),
+        (of_stopped.clone(), None, [0, 0, 1]),
+        (well.clone(), Some(Failure::Unavailable), [0, 0, 1]),
+        (well.clone(), Some(Failure::UnknownAndLost), [0, 0, 1]),
+        (json!([well, wrong, of_stopped]), None, [1, 1, 1]),
+        (json!([wrong, of_stopped]), None, [0, 1, 1]),
+        (json!([well, wrong]), Some(Failure::Unavailable), [0, 1, 1]),
+    ] {
+        fails.into_iter().for_each(|failure| rig.log.fail_next(failure));
+        rig.visit(&body).await;
+        expected = std::array::from_fn(|at| expected[at] + outcomes[at]);
+        assert_eq!(counted(), expected, "{body} {fails:?}");
+    }
+    for (visit, outcomes) in [(&well, [1, 0, 0]), (&of_stopped, [0, 0, 1])] {
+        rig.call(Method::POST, delivery, "application/json", call(visit)).await;
+        expected = std::array::from_fn(|at| expected[at] + outcomes[at]);
+        assert_eq!(counted(), expected, "a delivery call of {visit}");
+    }
 }
 
 #[tokio::test]
