@@ -356,13 +356,15 @@ fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent<'_>>, became: Vec<Result<Becam
         }
         results.extend_from_slice(format!("{{\"index\":{index},\"status\":").as_bytes());
         let result = match slot {
-            Err(refusal) => Err(refusal),
-            Ok(slot) => became[slot].as_ref().map_err(|error| Refusal::from(error.clone())),
+            Err(refusal) => Err((refusal, false)),
+            Ok(slot) => {
+                became[slot].as_ref().map_err(|error| (error.clone().into(), matches!(error, SubmitError::Unknown(_))))
+            }
         };
         match result {
             Ok(became) if tell(app, &mut results, placed.as_ref(), became) == StatusCode::OK => accepted += 1,
             Ok(_) => spooled += 1,
-            Err(refusal) => {
+            Err((refusal, unknown)) => {
                 not_taken(app, &refusal);
                 let passing = is_passing(&refusal);
                 failed += usize::from(passing);
@@ -373,7 +375,8 @@ fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent<'_>>, became: Vec<Result<Becam
                 error.insert("status".into(), refusal.status.into());
                 error.insert("message".into(), refusal.message.as_ref().into());
                 results.extend_from_slice(serde_json::Value::Object(error).to_string().as_bytes());
-                if passing && worst.is_none() {
+                // With one of unknown outcome among them, nobody may say of the call that nothing was stored.
+                if passing && (unknown || worst.is_none()) {
                     worst = Some(refusal);
                 }
             }
@@ -381,7 +384,7 @@ fn many<L: EventLog>(app: &App<L>, sent: Vec<Sent<'_>>, became: Vec<Result<Becam
         results.push(b'}');
     }
     let refused = total - accepted - spooled - failed;
-    // Nothing at all could be stored: the caller should come back with the whole call.
+    // Nothing at all was stored, as far as is known: the caller should come back with the whole call.
     if let (0, Some(refusal)) = (accepted + spooled, worst) {
         return refusal.response(Family::Native);
     }

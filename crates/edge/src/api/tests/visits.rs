@@ -132,6 +132,21 @@ fn stopped_and_well() -> (Partition, Value, Value) {
 }
 
 #[tokio::test]
+async fn a_list_with_a_visit_of_unknown_outcome_is_not_said_to_be_stored_nowhere() {
+    let rig = Rig::new().await;
+    let (stopped, of_stopped, well) = stopped_and_well();
+    rig.append_nonsense(stopped).await;
+    rig.stopped(stopped).await;
+    for list in [json!([of_stopped, well]), json!([well, of_stopped])] {
+        rig.log.fail_next(Failure::UnknownAndLost);
+        let reply = rig.visit(&list).await.expect(503);
+        assert!(reply.text.contains("the outcome is unknown") && reply.retry_after, "{}", reply.text);
+    }
+    let reply = rig.visit(&json!([of_stopped])).await.expect(503);
+    assert!(reply.text.contains("nothing was stored"), "{}", reply.text);
+}
+
+#[tokio::test]
 async fn every_visit_is_counted_once_by_what_became_of_it() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
