@@ -16,6 +16,11 @@ use super::visit::{Fields, Value};
 /// Parameters whose names start with this hold signatures.
 const PARAMETER: &str = "identitySignature.";
 
+/// Signatures in one object. Ours: more than a call can name ids that take one.
+pub(super) const SIGNATURES: usize = 64;
+/// Signatures that are tried for one id. Ours: the parts of a call may have different ones while a page gets its new one.
+const TRIED: usize = 16;
+
 /// Signatures by kind, as they came.
 #[derive(Debug, Default)]
 pub(super) struct Signatures<'r>(Vec<(&'r str, &'r str)>);
@@ -73,11 +78,21 @@ pub(super) fn check(
                 "{named} needs a signature in identitySignature.{kind}: this client takes ids of persons only with one"
             ));
         }
-        // The same parameter may stand in several parts of a call; there are few.
-        let mut good = false;
+        let (mut good, mut tried) = (false, Vec::new());
         for signature in found.filter_map(identity::read_signature) {
-            good |=
+            // The same parameter may stand in several parts of a call.
+            if tried.contains(&signature) {
+                continue;
+            }
+            if tried.len() >= TRIED {
+                return refused(format!("none of {TRIED} in identitySignature.{kind} is the signature of {named}"));
+            }
+            tried.push(signature);
+            good =
                 auth.has_signed(client.code.as_str(), address, &signature).map_err(cameo_auth::Denied::into_refusal)?;
+            if good {
+                break;
+            }
         }
         if !good {
             return refused(format!("identitySignature.{kind} is not the signature of {named}"));

@@ -14,7 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::identity::Signatures;
+use super::identity::{SIGNATURES, Signatures};
 
 /// Text that is borrowed from the body where it can be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -412,6 +412,10 @@ impl VisitRequest<'_> {
         }
         if let Some(id) = self.session_id() {
             ids::check_session_id(id)?;
+        }
+        if let Some(signatures) = &self.ids.identity_signature {
+            count("identitySignature", signatures.0.len(), SIGNATURES)?;
+            signatures.check_single("identitySignature")?;
         }
         if let Some(Time(ms)) = self.occurred_at
             && ms > now_ms + limits::OCCURRED_AT_AHEAD_MS

@@ -7,6 +7,7 @@ use cameo_profile::ids::{self, Invalid, Problem};
 use cameo_profile::limits;
 
 use super::request::{Address, DeliveryRequest, Details, Mbox, each, inner, said};
+use crate::api::identity::SIGNATURES;
 use crate::api::visit::{Fields, Text, Value, check_value, shorten};
 
 /// mboxes of a call, executed and prefetched (TARGET_API §1).
@@ -65,6 +66,10 @@ pub(super) fn check(request: &DeliveryRequest<'_>) -> Result<(), Invalid> {
         count("id.customerIds", each(&id.customer_ids).len(), CUSTOMER_IDS)?;
         let authenticated = each(&id.customer_ids).filter(|customer| customer.is_authenticated()).count();
         count("id.customerIds in state authenticated", authenticated, limits::CUSTOMER_IDS)?;
+        if let Some(signatures) = &id.identity_signature {
+            count("id.identitySignature", signatures.0.len(), SIGNATURES)?;
+            signatures.check_single("id.identitySignature")?;
+        }
     }
     let context = inner(&request.context).ok_or_else(|| missing("context"))?;
     match context.channel.as_ref().map(|Text(channel)| &**channel) {

@@ -345,7 +345,33 @@ async fn persons_are_named_only_with_a_signature_where_the_client_asks_for_it() 
     }
     let native = json!({"ids": {"thirdPartyId": "crm-1"}});
     rig.visit(&native).await.expect(403);
+    // What a caller can have computed is bounded: one of each kind in an object, and some among the parts of a call.
+    let many: serde_json::Map<_, _> = (0..65).map(|n| (format!("cust:{n}"), json!(crm))).collect();
+    let twice = format!("{{\"thirdPartyId\":\"crm-1\",\"identitySignature\":{{\"tp\":\"{crm}\",\"tp\":\"{crm}\"}}}}");
+    for (ids, named) in [
+        (json!({"thirdPartyId": "crm-1", "identitySignature": many}).to_string(), "identitySignature has 65 entries"),
+        (twice, "identitySignature.tp is given more than once"),
+    ] {
+        for (path, body) in [
+            (DELIVERY, format!("{{\"context\":{{\"channel\":\"web\"}},\"id\":{ids}}}")),
+            (VISITS, format!("{{\"ids\":{ids}}}")),
+        ] {
+            let reply = rig.call(Method::POST, path, "application/json", body).await.expect(400);
+            assert!(reply.text.contains(named), "{}", reply.text);
+        }
+    }
+    let parts = |signatures: &[&str]| {
+        let mbox = |signature| json!({"name": "m", "parameters": {"identitySignature.tp": signature}});
+        let mboxes: Vec<_> = signatures.iter().map(mbox).collect();
+        call(json!({"id": {"thirdPartyId": "crm-1"}, "execute": {"mboxes": mboxes}}))
+    };
+    let wrong: Vec<_> = (0..16).map(|n| format!("{n:064x}")).collect();
+    let mut wrong: Vec<_> = wrong.iter().map(String::as_str).collect();
+    wrong.push(&crm);
+    let said = deliver(&rig, &parts(&wrong)).await.expect(403);
+    assert!(said.text.contains("none of 16 in identitySignature.tp"), "{}", said.text);
     assert_eq!(rig.stored(), before);
+    deliver(&rig, &parts(&[[wrong[0]; 49].as_slice(), &[&crm]].concat())).await.expect(200);
 
     deliver(&rig, &call(json!({"id": {"tntId": "a"}}))).await.expect(200);
     let not_counted = json!([{"id": "1", "integrationCode": "crm", "authenticatedState": "unknown"}]);

@@ -33,7 +33,7 @@ fn customers(count: usize, id: usize, code: usize) -> Value {
     json!({"ids": {"customerIds": (0..count).map(one).collect::<Vec<_>>()}})
 }
 
-const CASES: [Case; 24] = [
+const CASES: [Case; 25] = [
     ("sessionId", limits::SESSION_ID_CHARS, |n| json!({"sessionId": text(n)})),
     ("eventId", limits::EVENT_ID_CHARS, |n| json!({"eventId": text(n)})),
     ("tntId", limits::TNT_ID_CHARS, |n| json!({"ids": {"tntId": text(n)}})),
@@ -42,6 +42,7 @@ const CASES: [Case; 24] = [
     ("customerIds", limits::CUSTOMER_IDS, |n| customers(n, 1, 1)),
     ("customerIds.id", limits::CUSTOMER_ID_CHARS, |n| customers(1, n, 1)),
     ("customerIds.integrationCode", limits::INTEGRATION_CODE_CHARS, |n| customers(1, 1, n)),
+    ("identitySignature", 64, |n| json!({"ids": {"identitySignature": entries(n)}})),
     ("mbox", limits::MBOX_NAME_CHARS, |n| json!({"mbox": text(n)})),
     ("parameters", limits::MBOX_PARAMETERS, |n| json!({"parameters": entries(n)})),
     ("parameters.", limits::MBOX_PARAMETER_NAME_CHARS, |n| json!({"parameters": {text(n): "v"}})),
