@@ -30,6 +30,8 @@ fn the_cluster_of_docker_compose_keeps_its_promises() {
     let Some(mut cluster) = Compose::start() else { return };
     let said = |step: &str| eprintln!("{:6.1} s  {step}", began.elapsed().as_secs_f64());
     said("the cluster is up");
+    // The C library, libm and libgcc, and who is who.
+    assert!(cluster.base_bytes() < 8_000_000, "{} bytes are around the binary", cluster.base_bytes());
     what_one_door_takes_every_edge_has(&cluster);
     the_door_leads_to_the_right_rooms(&cluster);
     said("visits, profiles and a bulk file went through the proxy");

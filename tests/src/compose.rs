@@ -84,6 +84,17 @@ impl Compose {
         done(build.arg(deploy.join("stand-ins/Dockerfile")).arg(context.path()));
     }
 
+    /// Size of the image without the binary.
+    ///
+    /// # Panics
+    /// When Docker does not say.
+    #[must_use]
+    pub fn base_bytes(&self) -> u64 {
+        let base = format!("{}-base", self.image());
+        let size = done(&mut docker(&["image", "inspect", "--format", "{{.Size}}", &base]));
+        size.trim().parse().expect("a number of bytes")
+    }
+
     fn image(&self) -> String {
         format!("cameo:{}", self.project)
     }
