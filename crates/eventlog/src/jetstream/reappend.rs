@@ -127,27 +127,30 @@ impl JetStreamLog {
     pub async fn missing(&self, dirs: &[PathBuf]) -> Result<Vec<Missing>, ReappendError> {
         let mut all = Vec::new();
         for (stream, of) in self.0.streams.iter().enumerate() {
-            let Some(info) = self.0.nats.stream_info(&of.name).await? else { continue };
-            let last = Position(info.last);
             let mut kept = BTreeMap::new();
             for dir in dirs {
                 let io = |source| ReappendError::Io { dir: dir.clone(), source };
-                // With the last one that is there: it tells whether this is still the same stream.
-                for one in recent::read(dir, self.0.id, stream, last).map_err(io)? {
+                for one in recent::read(dir, self.0.id, stream).map_err(io)? {
                     let position = one.position;
                     if kept.insert(position, one.clone()).is_some_and(|other: Kept| other.bytes != one.bytes) {
                         return Err(ReappendError::Differ { stream, position });
                     }
                 }
             }
-            let before = kept.remove(&last);
-            if kept.is_empty() {
+            // Afterwards: a running node keeps what is read meanwhile, and all of that is there.
+            let Some(info) = self.0.nats.stream_info(&of.name).await? else { continue };
+            let last = Position(info.last);
+            let lost = kept.split_off(&last.next());
+            // The newest one that should be there tells whether this is still the same stream.
+            let newest = kept.pop_last().map(|(_, newest)| newest);
+            if lost.is_empty() {
+                self.check_newest(stream, newest).await?;
                 continue;
             }
-            self.check_end(stream, last, before).await?;
-            let mut frames = Vec::with_capacity(kept.len());
+            self.check_end(stream, last, newest).await?;
+            let mut frames = Vec::with_capacity(lost.len());
             let mut next = last.next();
-            for (position, one) in kept {
+            for (position, one) in lost {
                 if position != next {
                     return Err(ReappendError::Gap { stream, from: next, to: Position(position.0 - 1) });
                 }
@@ -161,6 +164,18 @@ impl JetStreamLog {
         Ok(all)
     }
 
+    /// Whether a stream that goes as far as what nodes have read has the same there.
+    async fn check_newest(&self, stream: usize, read: Option<Kept>) -> Result<(), ReappendError> {
+        let Some(read) = read else { return Ok(()) };
+        match self.0.nats.at(&self.0.streams[stream].name, read.position.0).await? {
+            Some(there) if there.payload != read.bytes => {
+                Err(ReappendError::Forked { stream, position: read.position })
+            }
+            // Nothing: it was trimmed.
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the last frame of a stream is the one that nodes have read there.
     async fn check_end(&self, stream: usize, last: Position, read: Option<Kept>) -> Result<(), ReappendError> {
         if last == Position::START {
@@ -168,7 +183,7 @@ impl JetStreamLog {
         }
         let there = self.0.nats.at(&self.0.streams[stream].name, last.0).await?;
         match (there, read) {
-            (Some(there), Some(read)) if there.payload == read.bytes => Ok(()),
+            (Some(there), Some(read)) if read.position == last && there.payload == read.bytes => Ok(()),
             _ => Err(ReappendError::Forked { stream, position: last }),
         }
     }

@@ -156,19 +156,15 @@ fn list(dir: &Path, stream: usize) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// All that is kept of a stream from a position on, by rising positions.
-pub(super) fn read(dir: &Path, log: LogId, stream: usize, from: Position) -> io::Result<Vec<Kept>> {
+/// All that is kept of a stream, by rising positions.
+pub(super) fn read(dir: &Path, log: LogId, stream: usize) -> io::Result<Vec<Kept>> {
     let mut all = Vec::new();
-    let files = list(dir, stream)?;
-    for (n, (_, path)) in files.iter().enumerate() {
-        // What ends before is not even read.
-        if files.get(n + 1).is_some_and(|(next, _)| *next <= from.0) {
-            continue;
-        }
-        for (kept, _) in read_piece(path, log, stream)?.unwrap_or_default() {
-            if kept.position >= from {
-                all.push(kept);
-            }
+    for (_, path) in list(dir, stream)? {
+        match read_piece(&path, log, stream) {
+            Ok(kept) => all.extend(kept.unwrap_or_default().into_iter().map(|(kept, _)| kept)),
+            // The node that writes here has dropped it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(all)

@@ -158,7 +158,7 @@ async fn what_grows_where_a_stream_lost_its_end_is_not_taken_for_what_was_there(
     let mut older = Older::keep(&mut backend.servers);
     append(&log, p0, 20..40).await;
     read(&log, p0, 39).await;
-    let kept = || recent::read(dir.path(), log.id(), 0, Position::START).unwrap();
+    let kept = || recent::read(dir.path(), log.id(), 0).unwrap();
     let before = kept();
     assert_eq!(before.len(), 39);
 
@@ -185,6 +185,33 @@ async fn what_grows_where_a_stream_lost_its_end_is_not_taken_for_what_was_there(
     let error = later.reader(checkpoint).next_batch().await.unwrap_err();
     assert!(matches!(error, ReadError::Rewritten(_)), "{error}");
     assert_eq!(kept(), before);
+    let error = later.missing(&[dir.path().to_owned()]).await.unwrap_err();
+    assert!(matches!(error, ReappendError::Forked { position: Position(39), .. }), "{error}");
+}
+
+/// What nodes read while somebody asks what is missing is not missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_missing_from_a_log_that_is_written_and_read() {
+    const FRAMES: u64 = 2000;
+    let Some(backend) = OnServers::start(1).await else { return };
+    let p0 = Partition(0);
+    let log = backend.create("busy", PartitionCount::new(1).unwrap()).await;
+    let dir = tempfile::tempdir().unwrap();
+    log.keep_recent(dir.path()).unwrap();
+    let writer = {
+        let log = log.clone();
+        tokio::spawn(async move { append(&log, p0, 1..FRAMES + 1).await })
+    };
+    let reader = {
+        let log = log.clone();
+        tokio::spawn(async move { read(&log, p0, FRAMES as usize).await })
+    };
+    while !reader.is_finished() {
+        let missing = log.missing(&[dir.path().to_owned()]).await.unwrap();
+        assert!(missing.is_empty(), "{:?}", missing[0].span());
+    }
+    writer.await.unwrap();
+    assert_eq!(reader.await.unwrap().len(), FRAMES as usize);
 }
 
 /// All servers lose the same end; it comes back in its places, with its times, and nothing comes in between.
