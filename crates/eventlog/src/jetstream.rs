@@ -13,6 +13,7 @@ mod end;
 mod reader;
 mod reappend;
 mod recent;
+mod ring;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +40,7 @@ pub use reader::JetStreamReader;
 pub use reappend::{Missing, ReappendError};
 pub use recent::RECENT_BYTES;
 
-use recent::Recent;
+use ring::Ring;
 
 /// How long an append is tried: longer than the election of a stream's leader, which was seen to take 4 to 5 s.
 const APPEND_PATIENCE: Duration = Duration::from_secs(10);
@@ -110,7 +111,7 @@ struct Inner {
     /// Where readers run: whoever asks for one may be on a thread without a runtime.
     runtime: Handle,
     /// What is kept of each stream, should it lose it.
-    recent: OnceLock<Box<[Mutex<Recent>]>>,
+    recent: OnceLock<Box<[Ring]>>,
 }
 
 /// The log of a cluster. Cheap to clone.
@@ -303,13 +304,13 @@ impl JetStreamLog {
     /// When the directory cannot be used.
     pub fn keep_recent(&self, dir: &Path) -> io::Result<()> {
         let open = |(n, stream): (usize, &Stream)| {
-            let recent = Recent::open(dir, self.0.id, n)?;
-            if let Some(newest) = recent.newest() {
+            let ring = Ring::open(dir, self.0.id, n)?;
+            if let Some(newest) = ring.newest() {
                 stream.had(newest.position);
                 // Also when it goes that far: what stands there may be something else.
                 stream.distrust();
             }
-            Ok(Mutex::new(recent))
+            Ok(ring)
         };
         let recent = self.0.streams.iter().enumerate().map(open).collect::<io::Result<_>>()?;
         // A second directory would not be written to; the first is.

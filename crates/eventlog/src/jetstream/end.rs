@@ -56,7 +56,7 @@ impl Inner {
         if info.last < known.0 {
             return Ok(End::Short(info.last));
         }
-        let newest = self.recent.get().and_then(|recent| recent[stream].lock().newest());
+        let newest = self.recent.get().and_then(|recent| recent[stream].newest());
         let Some(newest) = newest.filter(|newest| newest.position.0 >= info.first) else { return Ok(End::Whole) };
         if info.last < newest.position.0 {
             return Ok(End::Short(info.last));

@@ -6,12 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cameo_nats::{Feed, FeedError, FeedOptions, Stored};
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::end::{self, End};
-use super::recent::{Kept, Recent};
+use super::recent::Kept;
 use super::{Inner, reappend};
 use crate::error::ReadError;
 use crate::{Hint, LogReader, LogTime, Partition, PartitionCount, Position, StoredFrame};
@@ -154,33 +153,34 @@ impl Part {
             after: after.0,
             contiguous: true,
         };
-        let recent = log.recent.get().map(|recent| &recent[self.stream]);
+        let ring = log.recent.get().map(|rings| &rings[self.stream]);
         let mut feed = Feed::start(log.nats.clone(), stream.watch.clone(), options);
         let mut synced = Instant::now();
         loop {
             // Looked at every second also when nothing comes.
-            let messages = match recent {
+            let messages = match ring {
                 None => feed.next().await,
-                Some(recent) => match tokio::time::timeout(SYNC_EVERY, feed.next()).await {
+                Some(ring) => match tokio::time::timeout(SYNC_EVERY, feed.next()).await {
                     Ok(messages) => messages,
                     Err(_) => {
-                        sync(recent, &mut synced).await;
+                        ring.sync();
+                        synced = Instant::now();
                         continue;
                     }
                 },
             };
             let messages = messages.map_err(|error| self.say(error))?;
-            if let Some(recent) = recent {
+            if let Some(ring) = ring {
                 // The stream may have lost its end and gone on while nobody here was looking.
                 let losses = log.nats.losses();
                 if losses != checked {
                     self.check_end().await?;
                     checked = losses;
                 }
-                let kept: Vec<_> = messages.iter().map(Kept::of).collect();
-                recent.lock().push(&kept);
+                ring.keep(messages.iter().map(Kept::of).collect()).await;
                 if synced.elapsed() >= SYNC_EVERY {
-                    sync(recent, &mut synced).await;
+                    ring.sync();
+                    synced = Instant::now();
                 }
             }
             let Some(upto) = messages.last().map(|message| Position(message.seq)) else { continue };
@@ -202,7 +202,7 @@ impl Part {
         };
         let name = &self.log.streams[self.stream].name;
         // What is kept was read too, though no checkpoint may have it.
-        let kept = self.log.recent.get().and_then(|recent| recent[self.stream].lock().newest());
+        let kept = self.log.recent.get().and_then(|recent| recent[self.stream].newest());
         let (partition, asked) = (*partition, kept.map_or(*asked, |kept| kept.position.max(*asked)));
         let mut since = None;
         loop {
@@ -259,18 +259,4 @@ impl Kept {
     fn of(message: &Stored) -> Self {
         Self { position: Position(message.seq), at: reappend::time(message), bytes: message.payload.clone() }
     }
-}
-
-/// Syncs what is kept of a stream, off the runtime's threads.
-async fn sync(recent: &Mutex<Recent>, synced: &mut Instant) {
-    let unsynced = {
-        let mut recent = recent.lock();
-        recent.prune();
-        recent.unsynced()
-    };
-    if let Some(file) = unsynced {
-        // A disk that does not sync says so at the next write.
-        let _ = tokio::task::spawn_blocking(move || file.sync_data()).await;
-    }
-    *synced = Instant::now();
 }

@@ -9,7 +9,7 @@
 //! could not be written. A record that is cut off or damaged ends what is read of its piece.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -57,7 +57,7 @@ pub(super) struct Newest {
 }
 
 impl Newest {
-    fn of(kept: &Kept) -> Self {
+    pub(super) fn of(kept: &Kept) -> Self {
         Self { position: kept.position, sum: xxh3_64(&kept.bytes) }
     }
 

@@ -4,8 +4,8 @@ use super::*;
 use crate::Partition;
 use crate::frame::{AppenderId, FrameBuilder, HEADER_BYTES};
 
-const LOG: LogId = LogId(7);
-const STREAM: usize = 2;
+pub(in crate::jetstream) const LOG: LogId = LogId(7);
+pub(in crate::jetstream) const STREAM: usize = 2;
 
 fn kept(position: u64, bytes: usize) -> Kept {
     let mut frame = FrameBuilder::with_capacity(bytes);
@@ -14,7 +14,7 @@ fn kept(position: u64, bytes: usize) -> Kept {
     Kept { position: Position(position), at: LogTime(1_790_000_000_000 + position), bytes }
 }
 
-fn some(positions: std::ops::RangeInclusive<u64>) -> Vec<Kept> {
+pub(in crate::jetstream) fn some(positions: std::ops::RangeInclusive<u64>) -> Vec<Kept> {
     positions.map(|position| kept(position, 100)).collect()
 }
 
