@@ -177,7 +177,8 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         // A cluster that was just started has no leaders yet.
         made("the streams of the log", async || JetStreamLog::create(&nats, &log).await).await?;
         made("the store of snapshots", async || Objects::create(&nats, NAME, log.replicas).await).await?;
-        made("the queue of visits", async || visits::create(&nats, NAME, log.replicas).await).await?;
+        made("the queue of visits", async || visits::create(&nats, NAME, log.replicas, config.visits_max_bytes).await)
+            .await?;
         made("the control bucket", async || NatsBucket::create(&nats, NAME, log.replicas).await).await?;
         let bucket = wait_for("the control bucket", async || NatsBucket::open(&nats, NAME).await).await?;
         let bucket: Arc<dyn Bucket> = Arc::new(bucket);

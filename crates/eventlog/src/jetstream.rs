@@ -183,6 +183,7 @@ impl JetStreamLog {
                 subjects: vec![subjects],
                 replicas: options.replicas,
                 max_bytes: if options.max_bytes < 0 { -1 } else { options.max_bytes / i64::from(meta.streams) },
+                max_messages: -1,
                 per_subject: -1,
                 duplicate_window: DUPLICATE_WINDOW,
                 work_queue: false,

@@ -123,6 +123,7 @@ impl ObjectBucket {
             subjects: vec![format!("$O.{name}.C.>"), format!("$O.{name}.M.>")],
             replicas,
             max_bytes: -1,
+            max_messages: -1,
             per_subject: -1,
             duplicate_window: DUPLICATE_WINDOW,
             work_queue: false,

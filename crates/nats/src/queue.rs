@@ -17,6 +17,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Queued {
     /// Its sequence in the stream.
     pub seq: u64,
+    /// How often it was given out, this time included.
+    pub delivered: u64,
     /// The subject it was published to.
     pub subject: String,
     /// The message id that it was published with, if it was.
@@ -44,10 +46,10 @@ impl Queued {
         // $JS.ACK.{stream}.{consumer}.{delivered}.{seq}.… or, with domain and account, two tokens more in front.
         let tokens: Vec<_> = reply.split('.').collect();
         let at = if tokens.len() >= 11 { 7 } else { 5 };
-        let seq = tokens.get(at)?.parse().ok()?;
+        let (delivered, seq) = (tokens.get(at - 1)?.parse().ok()?, tokens.get(at)?.parse().ok()?);
         let id = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Id"));
         let id = id.map(|id| id.as_str().to_owned());
-        Some(Self { seq, subject: message.subject.to_string(), id, payload: message.payload, reply })
+        Some(Self { seq, delivered, subject: message.subject.to_string(), id, payload: message.payload, reply })
     }
 
     /// Tells what became of it. Lost on the way, the message comes again: whoever takes it then must notice.

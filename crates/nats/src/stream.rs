@@ -29,6 +29,8 @@ pub struct StreamSpec {
     pub replicas: usize,
     /// Most bytes; then it refuses ("discard new"). -1: the disk's.
     pub max_bytes: i64,
+    /// Most messages; then it refuses alike. -1: no bound.
+    pub max_messages: i64,
     /// How many messages of a subject are kept; -1: all.
     pub per_subject: i64,
     /// How long a message id is remembered.
@@ -109,8 +111,8 @@ impl Nats {
         serde_json::from_value(answer).map_err(|error| refused(0, error.to_string()))
     }
 
-    /// Makes a stream, or finds it. One that is there is given the number of bytes that it shall have, and keeps everything
-    /// else.
+    /// Makes a stream, or finds it. One that is there is given the numbers of bytes and messages that it may have at most, and
+    /// keeps everything else, also what it holds beyond them.
     ///
     /// # Errors
     /// When it cannot be made, or this user may not.
@@ -122,7 +124,7 @@ impl Nats {
             "storage": "file",
             "num_replicas": spec.replicas,
             "max_bytes": spec.max_bytes,
-            "max_msgs": -1,
+            "max_msgs": spec.max_messages,
             "max_msgs_per_subject": spec.per_subject,
             "max_consumers": -1,
             "discard": "new",
@@ -156,21 +158,29 @@ impl Nats {
                 "the stream was made with another number of replicas, and keeps it"
             );
         }
-        let info: InfoAnswer = if config["max_bytes"] == spec.max_bytes {
+        let bounds = [("max_bytes", spec.max_bytes), ("max_msgs", spec.max_messages)];
+        let info: InfoAnswer = if bounds.iter().all(|(name, bound)| config[name] == *bound) {
             self.api(&format!("STREAM.INFO.{}", spec.name), &json!({})).await?
         } else {
-            tracing::info!(stream = spec.name, max_bytes = spec.max_bytes, "the stream takes another number of bytes");
-            config["max_bytes"] = spec.max_bytes.into();
+            tracing::info!(stream = spec.name, max_bytes = spec.max_bytes, "the stream has other bounds now");
+            bounds.into_iter().for_each(|(name, bound)| config[name] = bound.into());
             self.api(&format!("STREAM.UPDATE.{}", spec.name), &config).await?
         };
         Ok(info.into())
     }
 
-    /// Makes a durable consumer of a work queue, from which any number of takers ask for messages, or finds it.
+    /// Makes a durable consumer of a work queue, from which any number of takers ask for messages, or finds it and gives it
+    /// these bounds. While `most_taken` messages are taken or put off, it gives out no further ones.
     ///
     /// # Errors
     /// When it cannot be made, or this user may not.
-    pub async fn ensure_queue(&self, stream: &str, queue: &str, ack_wait: Duration) -> Result<(), RequestError> {
+    pub async fn ensure_queue(
+        &self,
+        stream: &str,
+        queue: &str,
+        ack_wait: Duration,
+        most_taken: i64,
+    ) -> Result<(), RequestError> {
         let config = json!({
             "name": queue,
             "durable_name": queue,
@@ -178,7 +188,7 @@ impl Nats {
             "deliver_policy": "all",
             "replay_policy": "instant",
             "ack_wait": u64::try_from(ack_wait.as_nanos()).unwrap_or(u64::MAX),
-            "max_ack_pending": 65_536,
+            "max_ack_pending": most_taken,
             "max_deliver": -1,
         });
         let ask = json!({ "stream_name": stream, "config": config });

@@ -140,6 +140,7 @@ impl Servers {
             subjects: vec!["settled".into()],
             replicas: self.servers.len(),
             max_bytes: -1,
+            max_messages: -1,
             per_subject: -1,
             duplicate_window: Duration::from_secs(1),
             work_queue: false,

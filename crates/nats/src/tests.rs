@@ -19,6 +19,7 @@ fn spec(name: &str, replicas: usize) -> StreamSpec {
         subjects: vec![format!("{name}.in.*")],
         replicas,
         max_bytes: -1,
+        max_messages: -1,
         per_subject: -1,
         duplicate_window: Duration::from_secs(600),
         work_queue: false,
@@ -175,7 +176,7 @@ async fn a_work_queue_gives_each_message_until_it_is_handled() {
     let nats = servers.connect("a").await;
     nats.ensure_stream(&StreamSpec { work_queue: true, republish: None, ..spec("Q", 1) }).await.unwrap();
     for _ in 0..2 {
-        nats.ensure_queue("Q", "takers", Duration::from_secs(1)).await.unwrap();
+        nats.ensure_queue("Q", "takers", Duration::from_secs(1), 1000).await.unwrap();
     }
     for n in 1..=5 {
         publish(&nats, "Q", n).await;
@@ -203,6 +204,52 @@ async fn a_work_queue_gives_each_message_until_it_is_handled() {
     assert!(nats.take("Q", "takers", 10, wait).await.unwrap().is_empty());
     let info = nats.stream_info("Q").await.unwrap().unwrap();
     assert_eq!((info.first, info.last), (6, 5), "nothing is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_refuses_when_it_is_full_and_never_stands_still_for_what_is_put_off() {
+    const MOST: u64 = 20;
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("a").await;
+    let bound = |max_messages| StreamSpec {
+        work_queue: true,
+        republish: None,
+        max_bytes: 1_000_000,
+        max_messages,
+        ..spec("Q", 1)
+    };
+    // One of an earlier release, which had none.
+    nats.ensure_stream(&StreamSpec { max_bytes: -1, ..bound(-1) }).await.unwrap();
+    nats.ensure_queue("Q", "takers", Duration::from_secs(30), 3).await.unwrap();
+    nats.ensure_stream(&bound(MOST as i64)).await.unwrap();
+    nats.ensure_queue("Q", "takers", Duration::from_secs(30), MOST as i64).await.unwrap();
+    for n in 1..=MOST {
+        publish(&nats, "Q", n).await;
+    }
+    let refused = nats.publish(&message("Q", MOST + 1), PATIENCE).await;
+    assert!(matches!(&refused, Err(PublishError::Full(said)) if said.contains("maximum messages")), "{refused:?}");
+    let wait = Duration::from_millis(200);
+    let taken = nats.take("Q", "takers", 100, wait).await.unwrap();
+    assert_eq!(taken.iter().map(|message| message.delivered).collect::<Vec<_>>(), [1; MOST as usize]);
+    let (last, others) = taken.split_last().unwrap();
+    for message in others {
+        message.handled(&nats, Handled::Later(PATIENCE)).await;
+    }
+    last.handled(&nats, Handled::Done).await;
+    // There is room for one, and it is given out although all others are put off.
+    let mut next = Vec::new();
+    while next.is_empty() {
+        // The word that one can go may still be on its way.
+        let _ = nats.publish(&message("Q", MOST + 2), PATIENCE).await;
+        next = nats.take("Q", "takers", 100, wait).await.unwrap();
+    }
+    assert_eq!(next.iter().map(|message| (message.seq, message.delivered)).collect::<Vec<_>>(), [(MOST + 1, 1)]);
+    // A smaller bound takes nothing away.
+    nats.ensure_stream(&bound(5)).await.unwrap();
+    let info = nats.stream_info("Q").await.unwrap().unwrap();
+    assert_eq!((info.first, info.last), (1, MOST + 1));
+    let refused = nats.publish(&message("Q", MOST + 3), PATIENCE).await;
+    assert!(matches!(refused, Err(PublishError::Full(_))), "{refused:?}");
 }
 
 /// The leader of the stream is killed again and again while messages are published and read.

@@ -62,6 +62,7 @@ impl NatsBucket {
             subjects: vec![subjects],
             replicas,
             max_bytes: -1,
+            max_messages: -1,
             per_subject: 1,
             duplicate_window: DUPLICATE_WINDOW,
             work_queue: false,

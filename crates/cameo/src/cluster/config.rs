@@ -38,7 +38,10 @@ const DRAIN_SECONDS: u64 = 5;
 /// How old the snapshots of a cluster become by default: an edge that joins replays as much of the log.
 const SNAPSHOT_SECONDS: u64 = 300;
 
-/// The least that spool and log may be limited to, in bytes: the largest event fits.
+/// What may wait for the edges by default, in bytes: as in an edge's spool. NATS sets so much of its disk aside.
+const VISITS_BYTES_DEFAULT: i64 = 1 << 30;
+
+/// The least that spool, log and waiting visits may be limited to, in bytes: the largest event fits.
 const MEGABYTE: u64 = 1_000_000;
 
 /// What every role is told.
@@ -177,6 +180,10 @@ pub(crate) struct ControlArgs {
     /// Most bytes of the log; a full log refuses visits, it forgets nothing [default: the disks' size]
     #[arg(long, env = "CAMEO_LOG_MAX_BYTES", value_name = "BYTES")]
     log_max_bytes: Option<i64>,
+    /// Most bytes of visits of NATS producers that wait for the edges, and as many of them as that has kilobytes; then
+    /// NATS refuses further ones [default: 1073741824]
+    #[arg(long, env = "CAMEO_VISITS_MAX_BYTES", value_name = "BYTES")]
+    visits_max_bytes: Option<i64>,
     /// Partitions of a new log, 1–1024; fixed once it exists [default: 16]
     #[arg(long, env = "CAMEO_PARTITIONS", value_name = "P")]
     partitions: Option<u32>,
@@ -228,6 +235,7 @@ pub(crate) struct ControlConfig {
     pub(crate) admin_password: Option<Hidden>,
     pub(crate) log_replicas: usize,
     pub(crate) log_max_bytes: i64,
+    pub(crate) visits_max_bytes: i64,
     pub(crate) partitions: Option<PartitionCount>,
     pub(crate) retention: Duration,
 }
@@ -345,7 +353,8 @@ impl ControlArgs {
     /// Puts flags, variables, file and defaults together, and checks all of it.
     pub(crate) fn resolve(mut self) -> anyhow::Result<ControlConfig> {
         let mut file: Self = file(self.common.config.as_deref(), |file: &Self| &file.unknown)?;
-        or_file!(self, file: signing_key_file edge_url gateway_url node_ca log_replicas log_max_bytes partitions retention_days);
+        or_file!(self, file: signing_key_file edge_url gateway_url node_ca log_replicas log_max_bytes visits_max_bytes partitions);
+        or_file!(self, file: retention_days);
         if self.admin_password.is_none() && self.admin_password_file.is_none() {
             or_file!(self, file: admin_password admin_password_file);
         }
@@ -372,6 +381,11 @@ impl ControlArgs {
             log_max_bytes == -1 || log_max_bytes >= MEGABYTE as i64,
             "log_max_bytes is a megabyte (1000000) or more, or -1"
         );
+        let visits_max_bytes = self.visits_max_bytes.unwrap_or(VISITS_BYTES_DEFAULT);
+        ensure!(
+            visits_max_bytes >= MEGABYTE as i64,
+            "visits_max_bytes is a megabyte (1000000) or more, not {visits_max_bytes}"
+        );
         Ok(ControlConfig {
             signing_key_file: self.signing_key_file.unwrap_or_else(|| common.data_dir.join("signing.key")),
             edge_url: self.edge_url.unwrap_or_else(|| "http://127.0.0.1:8081".into()),
@@ -381,6 +395,7 @@ impl ControlArgs {
             admin_password,
             log_replicas,
             log_max_bytes,
+            visits_max_bytes,
             partitions: self.partitions.map(PartitionCount::new).transpose()?,
             retention: retention(self.retention_days)?,
             common,

@@ -22,6 +22,8 @@ const LOG_STREAMS: usize = 4;
 struct Answer {
     #[serde(default)]
     state: State,
+    #[serde(default)]
+    config: Bounds,
     cluster: Option<Group>,
     error: Option<serde_json::Value>,
 }
@@ -31,6 +33,14 @@ struct Answer {
 struct State {
     messages: u64,
     bytes: u64,
+}
+
+/// What a stream takes at most; 0 or less: no bound.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Bounds {
+    max_bytes: i64,
+    max_msgs: i64,
 }
 
 /// The servers that hold a stream.
@@ -54,6 +64,10 @@ pub(super) async fn measure(nats: Nats) {
     describe_gauge!("cameo_stream_messages", "Messages in a stream of NATS");
     describe_gauge!("cameo_stream_bytes", "Bytes of a stream, of one replica");
     describe_gauge!(
+        "cameo_stream_fullness",
+        "How much of its bound a stream has used, of bytes or of messages; at 1 it refuses"
+    );
+    describe_gauge!(
         "cameo_stream_replicas_current",
         "Servers that hold a stream and have all of it, its leader among them"
     );
@@ -75,7 +89,10 @@ async fn look(nats: &Nats, stream: &str) {
     match asked.ok().and_then(|answer| serde_json::from_slice::<Answer>(&answer).ok()) {
         // There is no such stream.
         Some(Answer { error: Some(_), .. }) => {}
-        Some(Answer { state, cluster, .. }) => {
+        Some(Answer { state, config, cluster, .. }) => {
+            if let Some(fullness) = fullness(&state, &config) {
+                label("cameo_stream_fullness").set(fullness);
+            }
             label("cameo_stream_messages").set(state.messages as f64);
             label("cameo_stream_bytes").set(state.bytes as f64);
             let group = cluster.unwrap_or_else(|| Group { leader: Some(String::new()), replicas: Vec::new() });
@@ -86,6 +103,12 @@ async fn look(nats: &Nats, stream: &str) {
         // It is the leader of a stream that answers.
         None => label("cameo_stream_leader").set(0.0),
     }
+}
+
+/// The larger share of a stream's bounds that is used, if it has any.
+fn fullness(state: &State, bounds: &Bounds) -> Option<f64> {
+    let used = [(state.bytes, bounds.max_bytes), (state.messages, bounds.max_msgs)].into_iter();
+    used.filter(|(_, bound)| *bound > 0).map(|(used, bound)| used as f64 / bound as f64).max_by(f64::total_cmp)
 }
 
 impl Group {
@@ -101,6 +124,15 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_is_as_full_as_the_nearest_of_its_bounds() {
+        let of = |max_bytes, max_msgs| fullness(&State { messages: 50, bytes: 1000 }, &Bounds { max_bytes, max_msgs });
+        assert_eq!(
+            [of(-1, -1), of(0, 0), of(4000, -1), of(4000, 100), of(4000, 50)],
+            [None, None, Some(0.25), Some(0.5), Some(1.0)]
+        );
+    }
 
     #[test]
     fn a_leader_counts_as_a_replica_that_has_everything() {

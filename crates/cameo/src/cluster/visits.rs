@@ -23,8 +23,14 @@ const WAIT: Duration = Duration::from_secs(5);
 /// After so long without a word a message is given to another edge: longer than an append is tried (10 s) and the end of a
 /// walk through other profiles is waited for after it (15 s).
 const ACK_WAIT: Duration = Duration::from_secs(30);
-/// How long a message is put off that cannot be applied now.
+/// How long a message is put off that cannot be applied now: at first, and at most. Each time it is twice as long, so those
+/// that wait for a partition that has stopped do not take the edges' time, and one that waited for little waits little more.
 const PUT_OFF: Duration = Duration::from_secs(1);
+const PUT_OFF_LONGEST: Duration = Duration::from_secs(300);
+/// The queue holds one message for so many of its bytes at most, and all of them may be put off at a time. So those of a
+/// partition that has stopped never keep others from being given out: when they have filled the queue, who publishes is
+/// told. NATS remembers each that is put off in memory, about a hundred bytes of it.
+const BYTES_OF_MESSAGE: i64 = 1024;
 /// How long NATS remembers the id of a message: a producer may send it again meanwhile.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
 /// The queue, from which all edges take.
@@ -34,13 +40,15 @@ fn stream(name: &str) -> String {
     format!("{}_VISITS", name.to_uppercase())
 }
 
-/// Makes the stream and its queue.
-pub(super) async fn create(nats: &Nats, name: &str, replicas: usize) -> Result<(), RequestError> {
+/// Makes the stream and its queue, or gives those that are there these bounds.
+pub(super) async fn create(nats: &Nats, name: &str, replicas: usize, max_bytes: i64) -> Result<(), RequestError> {
+    let max_messages = (max_bytes / BYTES_OF_MESSAGE).max(1);
     let spec = StreamSpec {
         name: stream(name),
         subjects: vec![format!("{name}.visits.*")],
         replicas,
-        max_bytes: -1,
+        max_bytes,
+        max_messages,
         per_subject: -1,
         duplicate_window: DUPLICATE_WINDOW,
         work_queue: true,
@@ -48,7 +56,7 @@ pub(super) async fn create(nats: &Nats, name: &str, replicas: usize) -> Result<(
         metadata: Default::default(),
     };
     nats.ensure_stream(&spec).await?;
-    nats.ensure_queue(&spec.name, QUEUE, ACK_WAIT).await
+    nats.ensure_queue(&spec.name, QUEUE, ACK_WAIT, max_messages).await
 }
 
 /// Drains the queue for as long as the process runs.
@@ -73,6 +81,12 @@ pub(super) async fn drain<L: EventLog>(nats: Nats, name: &'static str, edge: Arc
     }
 }
 
+/// For how long a message is put off that was given out so often.
+fn put_off(delivered: u64) -> Duration {
+    let doublings = u32::try_from(delivered.saturating_sub(1)).unwrap_or(u32::MAX);
+    PUT_OFF.saturating_mul(2_u32.saturating_pow(doublings)).min(PUT_OFF_LONGEST)
+}
+
 async fn handle<L: EventLog>(nats: &Nats, edge: &Edge<L>, message: &Queued) {
     let client = message.subject.rsplit('.').next().unwrap_or_default();
     let place = format!("nats-{}", message.seq);
@@ -87,7 +101,10 @@ async fn handle<L: EventLog>(nats: &Nats, edge: &Edge<L>, message: &Queued) {
         }
         Err(NotTaken::Later(error)) => {
             tracing::debug!(%error, "a visit is put off");
-            message.handled(nats, Handled::Later(PUT_OFF)).await;
+            message.handled(nats, Handled::Later(put_off(message.delivered))).await;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
