@@ -45,6 +45,8 @@ pub(crate) struct App<L: EventLog> {
     pub(crate) spool: Option<Arc<Spool>>,
     pub(crate) meters: ApiMeters,
     pub(crate) ids: ids::Generator,
+    /// Where visits that come by another way than a request are under way.
+    pub(crate) lanes: visits::queued::Lanes,
     /// A permit for each reader of history.
     pub(crate) history_readers: Arc<Semaphore>,
 }

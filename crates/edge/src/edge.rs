@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::api::ids::Generator;
-use crate::api::visits::NotTaken;
+use crate::api::visits::queued::{self, Lanes, NotTaken};
 use crate::api::{self, App};
 use crate::config::EdgeConfig;
 use crate::metrics::ApiMeters;
@@ -55,7 +55,8 @@ impl<L: EventLog> Edge<L> {
         }
         let draining = spool.clone().map(|spool| tokio::spawn(drain(spool, Arc::clone(&replica))));
         let (ids, history_readers) = (Generator::default(), Arc::new(Semaphore::new(api::history::READERS)));
-        let app = App { replica, config, spool, meters: ApiMeters::new(), ids, history_readers };
+        let lanes = Lanes::of(replica.log());
+        let app = App { replica, config, spool, meters: ApiMeters::new(), ids, lanes, history_readers };
         Ok(Self { app: Arc::new(app), draining })
     }
 
@@ -91,7 +92,7 @@ impl<L: EventLog> Edge<L> {
     /// # Errors
     /// Says whether it is to be given again.
     pub async fn take_visit(&self, client: &str, event_id: &str, bytes: &[u8]) -> Result<(), NotTaken> {
-        api::visits::take_one(&self.app, client, event_id, bytes).await
+        queued::take_one(&self.app, client, event_id, bytes).await
     }
 
     /// The replica, for the gateway's ledger.

@@ -24,9 +24,10 @@ pub mod replica;
 mod spool;
 
 pub use api::openapi::openapi;
-pub use api::visits::NotTaken;
+
 #[doc(hidden)]
 pub use api::visits::probe::check_visits;
+pub use api::visits::queued::NotTaken;
 pub use config::{EdgeConfig, SnapshotConfig};
 pub use edge::Edge;
 pub use replica::{LoadError, restore_partition};

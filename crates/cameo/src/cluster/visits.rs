@@ -1,8 +1,8 @@
 //! Visits from NATS producers: `cameo.visits.{client}`, a work queue that the edges drain into the log.
 //!
-//! A message goes when its visit has been applied. What an edge took and did not finish comes again, to any edge; its
-//! event id (the visit's own, else the message's id, else its place in the queue) makes it count once. Partitions remember an
-//! id for an hour of log time ([`cameo_profile::limits::EVENT_ID_WINDOW_MS`]), and
+//! A message goes when its visit is in the log and has been applied where it enters: what it links is carried on from there. What
+//! an edge took and did not finish comes again, to any edge; its event id (the visit's own, else the message's id, else its
+//! place in the queue) makes it count once. Partitions remember an id for an hour of log time ([`cameo_profile::limits::EVENT_ID_WINDOW_MS`]), and
 //! [`cameo_profile::limits::EVENT_IDS_REMEMBERED`] of them at most. So a message may count twice that was applied and comes again
 //! later than that: one whose acknowledgement an outage of over an hour has swallowed (at most `AT_ONCE` an edge), and one
 //! that its producer sends again after such an outage, as NATS itself remembers ids for `DUPLICATE_WINDOW` only.
@@ -14,14 +14,16 @@ use cameo_edge::{Edge, NotTaken};
 use cameo_eventlog::EventLog;
 use cameo_nats::stream::StreamSpec;
 use cameo_nats::{Handled, Nats, Queued, RequestError};
+use futures_util::future::OptionFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-/// Messages that an edge takes at a time.
+/// Messages that an edge has under way.
 const AT_ONCE: usize = 512;
+/// It asks for more as soon as it has room for so many: some that take long do not keep it from the rest.
+const ROOM: usize = AT_ONCE / 8;
 /// How long an edge waits at the queue before it asks again.
 const WAIT: Duration = Duration::from_secs(5);
-/// After so long without a word a message is given to another edge: longer than an append is tried (10 s) and the end of a
-/// walk through other profiles is waited for after it (15 s).
+/// After so long without a word a message is given to another edge: longer than an append is tried (10 s).
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// How long a message is put off that cannot be applied now: at first, and at most. Each time it is twice as long, so those
 /// that wait for a partition that has stopped do not take the edges' time, and one that waited for little waits little more.
@@ -62,21 +64,38 @@ pub(super) async fn create(nats: &Nats, name: &str, replicas: usize, max_bytes: 
 /// Drains the queue for as long as the process runs.
 pub(super) async fn drain<L: EventLog>(nats: Nats, name: &'static str, edge: Arc<Edge<L>>) {
     let stream = stream(name);
-    let mut failing = false;
+    let ask = |room, pause| {
+        let (nats, stream) = (&nats, &stream);
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            nats.take(stream, QUEUE, room, WAIT).await
+        })
+    };
+    let (mut failing, mut under_way) = (false, FuturesUnordered::new());
+    // Not dropped before it is answered: what it was to bring would come again much later.
+    let mut asked = Some(ask(AT_ONCE, Duration::ZERO));
     loop {
-        match nats.take(&stream, QUEUE, AT_ONCE, WAIT).await {
-            Ok(messages) => {
-                failing = false;
-                let mut under_way: FuturesUnordered<_> =
-                    messages.iter().map(|message| Box::pin(handle(&nats, &edge, message))).collect();
-                while under_way.next().await.is_some() {}
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "visits of NATS producers cannot be taken; trying again");
+        let taken = tokio::select! {
+            Some(()) = under_way.next() => None,
+            Some(taken) = OptionFuture::from(asked.as_mut()) => Some(taken),
+        };
+        if let Some(taken) = taken {
+            asked = None;
+            match taken {
+                Ok(messages) => {
+                    failing = false;
+                    under_way.extend(messages.into_iter().map(|message| Box::pin(handle(&nats, &edge, message))));
                 }
-                tokio::time::sleep(PUT_OFF).await;
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "visits of NATS producers cannot be taken; trying again");
+                    }
+                }
             }
+        }
+        let room = AT_ONCE - under_way.len();
+        if asked.is_none() && room >= ROOM {
+            asked = Some(ask(room, if failing { PUT_OFF } else { Duration::ZERO }));
         }
     }
 }
@@ -87,7 +106,7 @@ fn put_off(delivered: u64) -> Duration {
     PUT_OFF.saturating_mul(2_u32.saturating_pow(doublings)).min(PUT_OFF_LONGEST)
 }
 
-async fn handle<L: EventLog>(nats: &Nats, edge: &Edge<L>, message: &Queued) {
+async fn handle<L: EventLog>(nats: &Nats, edge: &Edge<L>, message: Queued) {
     let client = message.subject.rsplit('.').next().unwrap_or_default();
     let place = format!("nats-{}", message.seq);
     let event_id = message.id.as_deref().unwrap_or(&place);

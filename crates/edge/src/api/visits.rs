@@ -2,6 +2,7 @@
 
 mod decode;
 pub(crate) mod probe;
+pub(crate) mod queued;
 mod spooled;
 
 use std::sync::Arc;
@@ -187,60 +188,6 @@ fn way<L: EventLog>(app: &App<L>, client: &ClientCode, placed: &Placed) -> Way {
     // Where it enters by its lowest address: earlier visits of the same device may wait there.
     let enters = placed.addresses.first().map(|lowest| lowest.as_address().partition(client, app.replica.partitions()));
     if spool.holds(partition) || enters.is_some_and(|enters| spool.holds(enters)) { Way::Behind } else { Way::Log }
-}
-
-/// Why a visit that came by another way than a request was not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotTaken {
-    /// It never can be.
-    Refused(Refusal),
-    /// It may be stored, or not: to be given again, under the same event id.
-    Later(SubmitError),
-}
-
-/// Takes one visit of a NATS producer, who has proven to the NATS servers who it is, so ids need no signature; as JSON or
-/// MessagePack; one without an event id gets this one. Done when it has been applied.
-pub(crate) async fn take_one<L: EventLog>(
-    app: &App<L>,
-    client: &str,
-    event_id: &str,
-    bytes: &[u8],
-) -> Result<(), NotTaken> {
-    let begun = (|| {
-        let client = app.client(client)?;
-        if client.record.disabled {
-            return Err(Refusal::new(403, "the client is disabled"));
-        }
-        let decoded = decode(Encoding::of(None, bytes), bytes)?;
-        let (true, Some(visit)) = (decoded.single, decoded.visits.into_iter().next()) else {
-            return Err(Refusal::new(400, "a message has one visit, not a list"));
-        };
-        let mut visit = visit?;
-        visit.event_id.get_or_insert_with(|| Text(event_id.into()));
-        let placed = place(app, &client.code, &visit, app.replica.now().0)?;
-        let mut call = app.replica.start_call(1);
-        with_event(&client.code, &visit, &placed, None, |event| call.add(placed.way.partition, event, None));
-        Ok(call)
-    })();
-    let call = begun.map_err(|refusal| {
-        not_taken(app, &refusal);
-        if is_passing(&refusal) {
-            return NotTaken::Later(SubmitError::Unavailable(refusal.message.into_owned()));
-        }
-        NotTaken::Refused(refusal)
-    })?;
-    let answer = call.wait().await.pop().unwrap_or_else(|| Err(SubmitError::Unknown("no answer".into())));
-    match answer {
-        Ok(answer) => {
-            let Outcome::Visit(visit) = &answer.outcome else { return Ok(()) };
-            if visit.duplicate { &app.meters.visits_duplicate } else { &app.meters.visits_accepted }.increment(1);
-            Ok(())
-        }
-        Err(error) => {
-            app.meters.visits_failed.increment(1);
-            Err(NotTaken::Later(error))
-        }
-    }
 }
 
 /// Whether a refusal is no fault of the visit: too much is under way, or a part of the log is not there.

@@ -114,9 +114,19 @@ impl<L: EventLog> PendingCall<L> {
 
     /// Encodes an event into its partition's next frame. Answers come in the order of the calls.
     pub fn add(&mut self, partition: Partition, event: &Event<'_>, render: Option<Render>) {
+        let ticket = EventTicket::new(&self.call, self.added, render);
+        self.put(partition, event, ticket);
+    }
+
+    /// As [`Self::add`]; of one that goes on to other partitions nobody waits for the end.
+    pub(crate) fn add_at_entry(&mut self, partition: Partition, event: &Event<'_>) {
+        let ticket = EventTicket::of_partition(&self.call, self.added);
+        self.put(partition, event, ticket);
+    }
+
+    fn put(&mut self, partition: Partition, event: &Event<'_>, ticket: EventTicket) {
         let slot = self.added;
         self.added += 1;
-        let ticket = EventTicket::new(&self.call, slot, render);
         let refused = match self.inner.check(partition) {
             Err(error) => Some((error, ticket)),
             Ok(()) => {

@@ -202,6 +202,25 @@ fn a_message_is_put_off_about_as_long_as_it_has_waited_and_five_minutes_at_most(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn visits_go_on_while_a_part_of_the_log_answers_nothing() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("edge").await;
+    create(&nats, NAME, 1, 1_000_000).await.unwrap();
+    let log = Parted::new();
+    let draining = Draining::start(&nats, &log).await;
+    log.hangs.send_replace(true);
+    // More than an edge has under way at once, ahead of the others.
+    let (hanging, others) = (visitors(AT_ONCE + 20, |p| p.0 % 2 == 0), visitors(200, |p| p.0 % 2 == 1));
+    publish_all(&nats, &hanging).await;
+    publish_all(&nats, &others).await;
+    draining.has(&others).await;
+    log.hangs.send_replace(false);
+    draining.has(&hanging).await;
+    emptied(&nats).await;
+    draining.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn visits_of_a_stopped_partition_wait_leave_the_others_alone_and_fill_the_queue_before_producers_are_refused() {
     const MOST: usize = 200;
     let Some(servers) = Servers::start(1).await else { return };
