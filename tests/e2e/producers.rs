@@ -86,3 +86,30 @@ fn visits_of_the_producers_of_readme_count_once() {
     }
     assert_eq!(common::visit_count(cluster.edge(0), "a1"), 5);
 }
+
+#[test]
+fn messages_in_messagepack_are_taken_as_those_in_json_are() {
+    let Some(cluster) = Cluster::start(1, 1) else { return };
+    let visit = |n: u32| {
+        json!({"ids": {"tntId": "m1"}, "sessionId": "s1", "profile": {"last": n, "town": "K\u{f6}ln"},
+            "order": {"id": format!("o{n}"), "total": 1.5, "productIds": ["p1"]}})
+    };
+    let message = |id: &str, bytes: Vec<u8>| (id.to_owned(), "cameo.visits.demo".to_owned(), bytes);
+    let packed = |n| rmp_serde::to_vec_named(&visit(n)).expect("plain data always encodes");
+    let list = rmp_serde::to_vec_named(&[visit(9)]).expect("plain data always encodes");
+    cluster.publish_bytes(&[
+        message("one", packed(1)),
+        // Neither is a visit, and neither holds up what comes after it.
+        message("a list", list),
+        message("cut off", packed(8)[..20].to_vec()),
+        message("two", visit(2).to_string().into_bytes()),
+        message("three", packed(3)),
+    ]);
+    wait::until("messages that have been handled", || cluster.is_drained("CAMEO_VISITS").then_some(()));
+    assert_eq!(common::visit_count(cluster.edge(0), "m1"), 3);
+    let profile = cluster.edge(0).get("/v1/demo/profiles/tnt/m1").expect(200).json();
+    assert_eq!(profile["profileAttributes"]["town"]["value"], "K\u{f6}ln", "{profile}");
+    let metrics = cluster.edge(0).get("/metrics").expect(200).text();
+    let refused = metrics.lines().find(|line| line.starts_with("cameo_visits_total{outcome=\"refused\"}"));
+    assert_eq!(refused.and_then(|line| line.rsplit(' ').next()), Some("2"), "{refused:?}");
+}

@@ -412,11 +412,21 @@ impl Cluster {
     /// # Panics
     /// When one is not.
     pub fn publish(&self, messages: &[(String, String, Value)]) {
+        let bytes =
+            |(id, subject, body): &(String, String, Value)| (id.clone(), subject.clone(), body.to_string().into());
+        self.publish_bytes(&messages.iter().map(bytes).collect::<Vec<_>>());
+    }
+
+    /// The same for messages that are not JSON.
+    ///
+    /// # Panics
+    /// When one is not stored.
+    pub fn publish_bytes(&self, messages: &[(String, String, Vec<u8>)]) {
         self.runtime.block_on(async {
             let user = Some(("producer".to_owned(), Zeroizing::new(PASSWORD.to_owned())));
             let nats = self.nats.connect_as("producer", user).await;
-            for (id, subject, body) in messages {
-                let (id, subject, payload) = (id.clone(), subject.clone(), body.to_string().into());
+            for (id, subject, bytes) in messages {
+                let (id, subject, payload) = (id.clone(), subject.clone(), bytes.clone().into());
                 let publish = Publish { subject, id, expected: None, headers: vec![], payload };
                 nats.publish(&publish, wait::PATIENCE).await.expect("a message is stored");
             }

@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{Rig, VISITS};
+use crate::NotTaken;
 
 /// A field, its limit, and a visit that has so much of it.
 type Case = (&'static str, usize, fn(usize) -> Value);
@@ -92,6 +93,10 @@ async fn of_the_bytes_of_an_event() {
     let before = rig.settled().await;
     let reply = rig.visit(&json!({"parameters": parameters(limits::EVENT_BYTES)})).await.expect(400);
     assert!(reply.text.contains("bytes long; the limit is"), "{}", reply.text);
+    // As a message of a NATS producer it is one that can never be taken.
+    let message = json!({"parameters": parameters(limits::EVENT_BYTES * 2)}).to_string();
+    let taken = rig.edge.take_visit("demo", "event-1", message.as_bytes()).await;
+    assert!(matches!(&taken, Err(NotTaken::Refused(refusal)) if refusal.status == 400), "{taken:?}");
     assert_eq!(rig.stored(), before);
 }
 
