@@ -13,6 +13,7 @@
 
 pub(crate) mod alias;
 pub(crate) mod chunk;
+mod forget;
 pub(crate) mod pending;
 pub(crate) mod read;
 pub(crate) mod store;

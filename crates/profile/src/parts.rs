@@ -5,8 +5,9 @@
 //! list and name their part ([`crate::packed`]).
 //!
 //! ```text
-//! part      address (length, text) · under (length, text) · epoch (varint) · flags u8 (0 left · 1 has visits)
-//!           created_at, active_at (signed varints, relative to the profile's creation) · [visits, categories]
+//! part      address (length, text) · under (length, text) · epoch (varint) · flags u8 (0 left · 1 has visits · 2 has
+//!           brought) · created_at, active_at (signed varints, relative to the profile's creation) · [visits, categories]
+//!           [brought: count, epochs (varints)]; left out where that is the epoch alone
 //! ```
 
 use crate::affinity::{self, Entry};
@@ -17,6 +18,10 @@ use crate::varint::{self, Reader};
 
 const LEFT: u8 = 1;
 const HAS_VISITS: u8 = 2;
+const HAS_BROUGHT: u8 = 4;
+/// Links of one address that are remembered to have brought something, the oldest forgotten first. Ours: nobody begins
+/// anew so often before a profile ends.
+const BROUGHT_KEPT: usize = 64;
 
 /// One address's part of a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub(crate) struct Part<'a> {
     pub(crate) under: &'a [u8],
     /// Epoch of the alias that leads here.
     pub(crate) epoch: u64,
+    /// Epochs of the aliases by which it brought a profile of its own: what it did before those links is of this profile.
+    pub(crate) brought: Vec<u64>,
     /// The address itself follows another profile by now (see also [`crate::packed::Draft::is_here`]); what it did here stays.
     pub(crate) left: bool,
     pub(crate) created_at: u64,
@@ -42,6 +49,7 @@ impl<'a> Part<'a> {
             address,
             under,
             epoch,
+            brought: Vec::new(),
             left: false,
             created_at: now,
             active_at: now,
@@ -59,7 +67,18 @@ impl<'a> Part<'a> {
         if flags & HAS_VISITS != 0 {
             (visits, categories) = read_visits(profile_created_at, from);
         }
-        Self { address, under, epoch, left: flags & LEFT != 0, created_at, active_at, visits, categories }
+        let mut brought = Vec::new();
+        if flags & HAS_BROUGHT != 0 {
+            for _ in 0..from.varint() {
+                if from.is_bad() {
+                    break;
+                }
+                brought.push(from.varint());
+            }
+        } else if !address.is_empty() {
+            brought.push(epoch);
+        }
+        Self { address, under, epoch, brought, left: flags & LEFT != 0, created_at, active_at, visits, categories }
     }
 
     pub(crate) fn put(&self, profile_created_at: u64, out: &mut Vec<u8>) {
@@ -67,11 +86,24 @@ impl<'a> Part<'a> {
         varint::put_bytes(out, self.under);
         varint::put(out, self.epoch);
         let has_visits = if self.visits.is_some() { HAS_VISITS } else { 0 };
-        out.push(u8::from(self.left) | has_visits);
+        let has_brought = if self.address.is_empty() || self.brought == [self.epoch] { 0 } else { HAS_BROUGHT };
+        out.push(u8::from(self.left) | has_visits | has_brought);
         varint::put_signed(out, self.created_at.wrapping_sub(profile_created_at) as i64);
         varint::put_signed(out, self.active_at.wrapping_sub(profile_created_at) as i64);
         if let Some(visits) = &self.visits {
             put_visits(out, profile_created_at, visits, &self.categories);
+        }
+        if has_brought != 0 {
+            varint::put(out, self.brought.len() as u64);
+            self.brought.iter().for_each(|epoch| varint::put(out, *epoch));
+        }
+    }
+
+    /// Remembers that something was brought by the alias of an epoch.
+    pub(crate) fn bring(&mut self, epoch: u64) {
+        if !self.brought.contains(&epoch) {
+            self.brought.push(epoch);
+            self.brought.drain(..self.brought.len().saturating_sub(BROUGHT_KEPT));
         }
     }
 

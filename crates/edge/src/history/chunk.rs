@@ -125,9 +125,11 @@ pub(super) fn put_touch(out: &mut Vec<u8>, touch: &Touch) {
             put_alias(out, Some(from));
         }
         Touch::Erased => out.push(ERASED),
-        Touch::Forgotten { epoch } => {
+        Touch::Forgotten { epoch, brought } => {
             out.push(FORGOTTEN);
             varint::put(out, *epoch);
+            varint::put(out, brought.len() as u64);
+            brought.iter().for_each(|epoch| varint::put(out, *epoch));
         }
     }
 }
@@ -174,7 +176,16 @@ pub(super) fn take_what(from: &mut Reader<'_>) -> Option<What> {
             Touch::Linked { to, from: before, brought: code == BROUGHT, held }
         }
         FREED => Touch::Freed { from: take_alias(from)? },
-        FORGOTTEN => Touch::Forgotten { epoch: from.varint() },
+        FORGOTTEN => {
+            let (epoch, mut brought) = (from.varint(), Vec::new());
+            for _ in 0..from.varint() {
+                brought.push(from.varint());
+                if from.is_bad() {
+                    return None;
+                }
+            }
+            Touch::Forgotten { epoch, brought }
+        }
         _ => return None,
     }))
 }
@@ -265,7 +276,8 @@ mod tests {
                 .prop_map(|(to, from, brought, held)| Touch::Linked { to, from, brought, held }),
             alias().prop_map(|from| Touch::Freed { from }),
             Just(Touch::Erased),
-            any::<u64>().prop_map(|epoch| Touch::Forgotten { epoch }),
+            (any::<u64>(), prop::collection::vec(any::<u64>(), 0..3))
+                .prop_map(|(epoch, brought)| Touch::Forgotten { epoch, brought }),
         ];
         let what = prop_oneof![8 => touch.prop_map(What::Touched), 1 => any::<u16>().prop_map(What::Settings)];
         (any::<u64>(), any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>(), what).prop_map(

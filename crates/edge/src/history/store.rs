@@ -16,7 +16,7 @@ use cameo_profile::{LogTime, Partition, Position};
 use fjall::{Keyspace, OwnedWriteBatch};
 use serde::{Deserialize, Serialize};
 
-use super::alias::led_before;
+use super::forget::Forgotten;
 use super::pending::{Noted, Notes};
 use super::{Entry, Floor, Gap, Image, What, chunk};
 
@@ -171,8 +171,8 @@ struct Noticed {
     entries: Vec<Entry>,
     images: Vec<Image>,
     floor: Option<Floor>,
-    /// Aliases by which it was linked to what was erased after it had left.
-    forgotten: Vec<u64>,
+    /// Profiles that it was linked to and that were erased.
+    forgotten: Vec<Forgotten>,
 }
 
 impl Noticed {
@@ -199,13 +199,13 @@ impl Noticed {
 
     /// Puts all in the order of the log, and lets go what is to be forgotten. Some may be there twice for a moment: written,
     /// and still among the notes.
-    fn sort(&mut self) {
+    fn sort(&mut self, gaps: &[Gap]) {
         self.entries.sort_by_key(Entry::order);
         self.entries.dedup_by_key(|entry| entry.order());
         self.images.sort_by_key(|image| image.position);
         self.images.dedup_by_key(|image| image.position);
-        for epoch in std::mem::take(&mut self.forgotten) {
-            forget(&mut self.entries, &mut self.images, epoch);
+        for forgotten in std::mem::take(&mut self.forgotten) {
+            forgotten.forget(&mut self.entries, &mut self.images, gaps);
         }
     }
 
@@ -214,40 +214,14 @@ impl Noticed {
             Some(Noted::Entry(entry)) if entry.what == What::Touched(Touch::Erased) => {
                 *self = Self { erased: Some(entry.order()), ..Self::default() };
             }
-            Some(Noted::Entry(Entry { what: What::Touched(Touch::Forgotten { epoch }), .. })) => {
-                self.forgotten.push(epoch);
+            Some(Noted::Entry(Entry { what: What::Touched(Touch::Forgotten { epoch, brought }), .. })) => {
+                self.forgotten.push(Forgotten { epoch, brought });
             }
             Some(Noted::Entry(entry)) => self.entries.push(entry),
             Some(Noted::Image(image)) => self.images.push(image),
             None => {}
         }
     }
-}
-
-/// Lets go what led to the profile that an address brought by the alias of this epoch: from its beginning, or from when the
-/// address was on its own again without having got anything back.
-fn forget(entries: &mut Vec<Entry>, images: &mut Vec<Image>, epoch: u64) {
-    let changes = |entries: &[Entry]| entries.iter().rposition(|entry| led_before(entry).is_some());
-    let brings = |entry: &Entry| matches!(entry.touch(), Some(Touch::Linked { from: None, .. }));
-    let linked =
-        |entry: &Entry| matches!(entry.touch(), Some(Touch::Linked { to, from: None, .. }) if to.epoch == epoch);
-    let Some(end) = entries.iter().position(linked) else { return };
-    let mut start = end;
-    loop {
-        let Some(freed) = changes(&entries[..start]) else {
-            start = 0;
-            break;
-        };
-        let came_back = entries[freed..start].iter().any(|entry| entry.touch() == Some(&Touch::GivenBack));
-        let Some(before) = changes(&entries[..freed]).filter(|before| came_back && brings(&entries[*before])) else {
-            start = freed + 1;
-            break;
-        };
-        start = before;
-    }
-    let (from, upto) = (entries[start].position, entries[end].position);
-    images.retain(|image| (start > 0 && image.position < from) || image.position >= upto);
-    entries.drain(start..end);
 }
 
 fn damaged(key: &[u8], what: &dyn std::fmt::Display) -> IndexError {
@@ -299,7 +273,7 @@ pub(crate) fn write(
                 match noticed.recall(index, &prefix) {
                     Err(IndexError::Database(error)) => return Err(error),
                     // What does not read is let go with the rest.
-                    Err(IndexError::Damaged(_)) | Ok(()) => noticed.sort(),
+                    Err(IndexError::Damaged(_)) | Ok(()) => noticed.sort(&notes.gaps),
                 }
                 kept.extend(noticed.entries.first().map(|first| entries_key(&prefix, first.position)));
                 kept.extend(noticed.images.iter().map(|image| key(&prefix, IMAGE, image.position)));
@@ -341,7 +315,7 @@ pub(crate) fn held(
         noticed.add(note.noted());
     }
     noticed.recall(index, &prefix(partition, client, address))?;
-    noticed.sort();
+    noticed.sort(&notes.gaps);
     (held.entries, held.images, held.floor) = (noticed.entries, noticed.images, noticed.floor);
     Ok(held)
 }

@@ -60,6 +60,7 @@ fn draft(shape: &Shape, linked: bool) -> Draft<'_> {
         parts: if linked {
             let mut part = Part::new(b"tnt:d", b"ecid:e", 7, T + 5);
             part.left = active % 2 == 0;
+            part.brought = (6..6 + modified % 4).collect();
             (part.visits, part.categories) = (visits, categories.iter().map(|&(id, p)| (Name::Id(id), p)).collect());
             if part.visits.is_none() {
                 part.categories.clear();

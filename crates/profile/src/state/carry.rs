@@ -190,7 +190,11 @@ impl PartitionState {
 /// Tells addresses that were let go that they are on their own.
 fn drop_all(client: &str, gone: Vec<moved::LetGo>, queue: &mut VecDeque<Message>) {
     let linked = gone.into_iter().filter(|one| !one.left);
-    queue.extend(linked.map(|one| Message::new(client, &one.address, What::Drop { epoch: one.epoch, erased: false })));
+    queue.extend(
+        linked.map(|one| {
+            Message::new(client, &one.address, What::Drop { epoch: one.epoch, erased: false, brought: None })
+        }),
+    );
 }
 
 /// Attributes in messages of a size that the log takes.

@@ -51,18 +51,26 @@ pub(crate) enum What {
     GiveBack(Option<Moved>),
     /// All of it has been given back.
     Unlinked { found: bool },
-    /// The alias of this epoch leads nowhere any more; `erased`: because the profile was erased, with all that is known of it.
-    /// Left out of the bytes where it is not, so it must stay the last field.
+    /// The alias of this epoch leads nowhere any more; `erased`: because the profile was erased, with what the address had
+    /// `brought` to it (see [`put_brought`]). Both are left out of the bytes where they say nothing, so they must stay the last
+    /// fields.
     Drop {
         epoch: u64,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         erased: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        brought: Option<Vec<u64>>,
     },
     /// Attributes of an address that did not fit into the message that linked it, by the alias of this epoch, or gave it back
     /// (0).
     More { child: Box<str>, epoch: u64, attributes: Vec<(Box<str>, MovedAttribute)> },
-    /// The profile that this address brought its own to by the alias of this epoch was erased; the address has left it since.
-    Forget { epoch: u64 },
+    /// The profile to which the alias of this epoch had led was erased, with what this address had `brought` to it; the
+    /// address has left it since.
+    Forget {
+        epoch: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        brought: Option<Vec<u64>>,
+    },
 }
 
 /// An event on its way, and the links to be made before it is applied.
@@ -120,6 +128,9 @@ pub(crate) struct MovedPart {
     pub(crate) created_at: u64,
     pub(crate) active_at: u64,
     pub(crate) visits: Option<MovedVisits>,
+    /// See [`put_brought`]; left out of the bytes where it says nothing, so it must stay the last field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) brought: Option<Vec<u64>>,
 }
 
 /// Visits and categories.
@@ -139,6 +150,17 @@ pub(crate) struct MovedAttribute {
     /// Index of its part.
     pub(crate) part: u32,
     pub(crate) shadowed: bool,
+}
+
+/// By which aliases an address brought something, as a message has it: nothing stands for the one that it has, as in nearly
+/// all cases, and for a home, which has none.
+pub(crate) fn put_brought(epoch: u64, brought: &[u64]) -> Option<Vec<u64>> {
+    (epoch > 0 && brought != [epoch]).then(|| brought.to_vec())
+}
+
+/// Reads what [`put_brought`] wrote.
+pub(crate) fn brought(epoch: u64, said: Option<Vec<u64>>) -> Vec<u64> {
+    said.unwrap_or_else(|| vec![epoch])
 }
 
 impl Message {

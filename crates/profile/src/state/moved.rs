@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::message::{Joined, Moved, MovedAttribute, MovedPart, MovedVisits};
+use super::message::{Joined, Moved, MovedAttribute, MovedPart, MovedVisits, brought, put_brought};
 use crate::affinity;
 use crate::limits;
 use crate::names::{Name, Names};
@@ -79,6 +79,7 @@ impl Moved {
             created_at: part.created_at,
             active_at: part.active_at,
             visits: owned(part.visits.as_ref(), &part.categories, names),
+            brought: put_brought(part.epoch, &part.brought),
         };
         Self {
             created_at: draft.created_at,
@@ -149,6 +150,7 @@ pub(super) fn take_in<'a>(draft: &mut Draft<'a>, names: &mut Names, joined: &'a 
         }
     }
     let Some(moved) = &joined.moved else { return };
+    draft.parts[child].bring(joined.epoch);
     let shown: BTreeSet<Name<'_>> = draft.shown().map(|attribute| attribute.name).collect();
     draft.created_at = draft.created_at.min(moved.created_at);
     let places = add_parts(draft, names, moved, child, &joined.child, now);
@@ -203,6 +205,9 @@ fn add_parts<'a>(
         part.created_at = part.created_at.min(other.created_at);
         part.active_at = part.active_at.max(other.active_at);
         part.add_visits(visits, categories);
+        if n > 0 {
+            brought(other.epoch, other.brought.clone()).into_iter().for_each(|epoch| part.bring(epoch));
+        }
         places.push(at);
     }
     places
@@ -305,6 +310,7 @@ pub(super) fn take_out(draft: &mut Draft<'_>, names: &Names, address: &str) -> O
         add_visits(&mut taken.visits, &mut taken.categories, part.visits, part.categories.clone());
         if at == root {
             (part.address, part.under, part.epoch) = (b"", b"", 0);
+            part.brought.clear();
         } else if part.under == address.as_bytes() {
             part.under = b"";
         }
@@ -432,8 +438,11 @@ pub(super) fn shrink(draft: &mut Draft<'_>, names: &Names) -> Vec<LetGo> {
 /// About how many bytes a message takes for a part of a profile.
 fn part_bytes(part: &Part<'_>, names: &Names) -> usize {
     let categories: usize = part.categories.iter().map(|(name, _)| names.text(*name).len() + 8).sum();
-    PART_OVERHEAD + part.address.len() + part.under.len() + categories
+    PART_OVERHEAD + part.address.len() + part.under.len() + categories + part.brought.len() * EPOCH_BYTES
 }
+
+/// Bytes of an epoch in a message, at most.
+const EPOCH_BYTES: usize = 9;
 
 /// Bytes of a part's numbers and visits in a message, about.
 const PART_OVERHEAD: usize = 128;

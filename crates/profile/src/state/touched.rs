@@ -79,10 +79,12 @@ pub enum Touch {
     },
     /// What was known of it is to be forgotten.
     Erased,
-    /// What was known of it before it was linked by the alias of this epoch is to be forgotten.
+    /// A profile to which it was linked has been erased: what it brought to that, and that it led there, is to be forgotten.
     Forgotten {
-        /// Of the alias.
+        /// Of the alias by which it was linked last.
         epoch: u64,
+        /// Of those by which it brought something.
+        brought: Vec<u64>,
     },
 }
 

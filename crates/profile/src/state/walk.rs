@@ -18,7 +18,7 @@ use super::alias::bytes_of;
 use super::carry::chunks;
 use super::edit::Via;
 use super::fold::{Outcome, UpdateOutcome, VisitOutcome};
-use super::message::{Joined, Message, Saga, Walk, What};
+use super::message::{Joined, Message, Saga, Walk, What, brought, put_brought};
 use super::touched::{AliasTo, ELSEWHERE, Touch};
 use crate::event::{DropAlias, Event, Relay, Unlink};
 use crate::ids::{Address, partition_in};
@@ -169,15 +169,19 @@ impl PartitionState {
             self.aliases.wait(client, &message.to, message.encode());
             return;
         }
-        let what = std::mem::replace(&mut message.what, What::Drop { epoch: 0, erased: false });
+        let what = std::mem::replace(&mut message.what, What::Drop { epoch: 0, erased: false, brought: None });
         match what {
             What::Walk(walk) => self.walk(at, client, message, walk, queue),
-            What::Drop { epoch, erased } => {
-                if self.free(client, &message.to, epoch) && erased {
-                    self.touch(client, &message.to, Touch::Erased);
+            What::Drop { epoch, erased, brought: said } => {
+                self.free(client, &message.to, epoch);
+                // Also where the alias is gone, or another one, by now: it was linked when the profile was erased.
+                if erased {
+                    self.touch(client, &message.to, Touch::Forgotten { epoch, brought: brought(epoch, said) });
                 }
             }
-            What::Forget { epoch } => self.touch(client, &message.to, Touch::Forgotten { epoch }),
+            What::Forget { epoch, brought: said } => {
+                self.touch(client, &message.to, Touch::Forgotten { epoch, brought: brought(epoch, said) });
+            }
             What::GiveBack(moved) => self.give_back(at, client, &message.to, moved.as_ref()),
             What::Unlinked { found } => self.complete(message, Outcome::Unlink { found }),
             what => {
@@ -466,9 +470,10 @@ impl PartitionState {
         for (place, part) in draft.parts.iter().enumerate().skip(1) {
             let address = std::str::from_utf8(part.address).unwrap_or_default();
             // What it had brought is erased also if it has left.
+            let (epoch, brought) = (part.epoch, put_brought(part.epoch, &part.brought));
             let what = match draft.is_here(place) {
-                true => What::Drop { epoch: part.epoch, erased: true },
-                false => What::Forget { epoch: part.epoch },
+                true => What::Drop { epoch, erased: true, brought },
+                false => What::Forget { epoch, brought },
             };
             queue.push_back(Message::new(code, address, what));
         }

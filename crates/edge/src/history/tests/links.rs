@@ -1,6 +1,8 @@
 //! History follows links: what is told of an earlier moment by any address is what was read by it then, and a history has
 //! what belongs to the person it is of.
 
+use std::collections::BTreeSet;
+
 use cameo_profile::PartitionState;
 use cameo_profile::event::{Route, Unlink};
 use cameo_profile::state::{Lead, Touch};
@@ -133,6 +135,8 @@ enum Step {
 struct Moment {
     after_ms: u64,
     step: Step,
+    /// What happens before the step has come to its end.
+    at_once: Option<Step>,
     then: Then,
 }
 
@@ -156,7 +160,13 @@ fn moment() -> impl Strategy<Value = Moment> {
     let after_ms = prop_oneof![8 => 1..60_000u64, 2 => DAY..12 * DAY, 1 => 20 * DAY..21 * DAY];
     let then =
         prop_oneof![9 => Just(Then::Nothing), 1 => Just(Then::Restart), 1 => Just(Then::Save), 1 => Just(Then::Kill)];
-    (after_ms, step(), then).prop_map(|(after_ms, step, then)| Moment { after_ms, step, then })
+    let at_once = prop::option::weighted(0.3, step());
+    (after_ms, step(), at_once, then).prop_map(|(after_ms, step, at_once, then)| Moment {
+        after_ms,
+        step,
+        at_once,
+        then,
+    })
 }
 
 /// Where an edge sends an event that names one address: home, and by which address; nothing when no profile lives there.
@@ -166,7 +176,8 @@ fn direct(rig: &Rig, address: &str) -> Option<String> {
     is_live.then(|| trace.home.as_address().as_str().to_owned())
 }
 
-fn run(rig: &mut Rig, step: &Step, serial: usize) {
+/// Runs a step as an event, in each partition that it is for.
+fn with_event(rig: &Rig, step: &Step, serial: usize, then: &mut dyn FnMut(Partition, &Event<'_>)) {
     match step {
         Step::Visit { ids, event_id, value, direct: wants } => {
             let value = value.to_string();
@@ -182,8 +193,7 @@ fn run(rig: &mut Rig, step: &Step, serial: usize) {
             if let Some(home) = &home {
                 (visit.home, visit.route, visit.via) = (home, Route::Direct, ids[0]);
             }
-            let partition = rig.partition(visit.home);
-            rig.settle(&[(partition, Event::Visit(visit))]);
+            then(rig.partition(visit.home), &Event::Visit(visit));
         }
         Step::Update { who, value, unset, direct: wants } => {
             let value = value.to_string();
@@ -195,8 +205,7 @@ fn run(rig: &mut Rig, step: &Step, serial: usize) {
             if let Some(home) = &home {
                 (update.address, update.route, update.via) = (home, Route::Direct, LINKED[*who]);
             }
-            let partition = rig.partition(update.address);
-            rig.settle(&[(partition, Event::Update(update))]);
+            then(rig.partition(update.address), &Event::Update(update));
         }
         Step::Row { who, value, create } => {
             let (value, batch) = (value.to_string(), format!("demo-1-{serial}"));
@@ -207,21 +216,38 @@ fn run(rig: &mut Rig, step: &Step, serial: usize) {
             let row = |line| BatchRow { line, id, values: vec![Some(&*value), None], removed: vec![1] };
             let rows = BatchRows { client: "demo", batch: &batch, kind, create: *create, ..BatchRows::default() };
             let rows = BatchRows { columns: vec!["c", "b"], rows: vec![row(2), row(5)], occurred_at: NOW, ..rows };
-            rig.settle(&[(rig.partition(LINKED[*who]), Event::BatchRows(rows))]);
+            then(rig.partition(LINKED[*who]), &Event::BatchRows(rows));
         }
         Step::Unlink { who } => {
-            if rig.replica().alias_epoch(&demo(), Address::from_canonical(LINKED[*who])).unwrap().is_some() {
-                rig.unlink(LINKED[*who]);
+            let address = LINKED[*who];
+            if let Some(epoch) = rig.replica().alias_epoch(&demo(), Address::from_canonical(address)).unwrap() {
+                let unlink = Unlink { client: "demo", address, epoch, by: None };
+                then(rig.partition(address), &Event::Unlink(unlink));
             }
         }
-        Step::Erase { who } => drop(rig.erase(LINKED[*who])),
+        Step::Erase { who } => {
+            let erase = Erase { client: "demo", address: LINKED[*who], ..Erase::default() };
+            then(rig.partition(LINKED[*who]), &Event::Erase(erase));
+        }
         Step::Settings { days } => {
-            let settings = ClientSettings { client: "demo", lifetime_days: *days };
-            let all: Vec<_> =
-                rig.replica().partitions().iter().map(|p| (p, Event::ClientSettings(settings.clone()))).collect();
-            rig.settle(&all);
+            let settings = Event::ClientSettings(ClientSettings { client: "demo", lifetime_days: *days });
+            rig.replica().partitions().iter().for_each(|partition| then(partition, &settings));
         }
     }
+}
+
+/// Steps that happen at once: nothing waits for what another one has to say.
+fn run(rig: &mut Rig, steps: &[&Step], serial: usize) {
+    let mut encoded: Vec<(Partition, Vec<u8>)> = Vec::new();
+    for (n, step) in steps.iter().enumerate() {
+        with_event(rig, step, serial * 10 + n, &mut |partition, event| {
+            let mut bytes = Vec::new();
+            event.encode(&mut bytes);
+            encoded.push((partition, bytes));
+        });
+    }
+    let events: Vec<_> = encoded.iter().map(|(partition, bytes)| (*partition, Event::decode(bytes).unwrap())).collect();
+    rig.settle(&events);
 }
 
 proptest! {
@@ -235,29 +261,43 @@ proptest! {
         let mut seen: Vec<(LogTime, [Option<Look>; LINKED.len()])> = Vec::new();
         let mut erased = [LogTime(0); LINKED.len()];
         let mut touched = erased;
+        // What an address had brought to somebody who was erased.
+        let mut brought: BTreeSet<(usize, LogTime)> = BTreeSet::new();
         for (serial, moment) in moments.iter().enumerate() {
             rig.later(moment.after_ms);
             // What has ended meanwhile reads so, although nothing has happened.
             let before = LINKED.map(|id| rig.look(id));
-            if let Step::Erase { who } = moment.step {
+            seen.push((LogTime(rig.now_ms), before.clone()));
+            let steps: Vec<_> = std::iter::once(&moment.step).chain(&moment.at_once).collect();
+            for step in &steps {
+                let Step::Erase { who } = step else { continue };
                 let at = LogTime(rig.now_ms + 1);
-                let erased_one = before[who].as_ref();
+                let Some(erased_one) = &before[*who] else {
+                    erased[*who] = at;
+                    continue;
+                };
                 for (id, address) in LINKED.iter().enumerate() {
-                    let follows = before[id].as_ref().map(Look::home);
-                    let is_of_it = follows.is_some() && follows == erased_one.map(Look::home);
-                    let is_listed = erased_one.is_some_and(|look| look.linked.iter().any(|listed| listed == address));
-                    let is_home = erased_one.is_some_and(|look| look.home() == *address);
-                    if (id == who && erased_one.is_none()) || is_home || (is_of_it && is_listed) {
+                    let is_of_it = before[id].as_ref().map(Look::home) == Some(erased_one.home());
+                    let is_listed = erased_one.linked.iter().any(|listed| listed == address);
+                    if erased_one.home() == *address {
                         erased[id] = at;
-                    } else if is_of_it || is_listed {
-                        // It has left, or the home knows it through another one only: what it had brought to this one is
-                        // erased, and nothing else.
+                        continue;
+                    }
+                    if is_of_it || is_listed {
                         touched[id] = at;
                     }
+                    // It went from where it was on its own straight there, if anywhere, and has been there ever since.
+                    let own = |look: &Look| [*address, erased_one.home()].contains(&look.home());
+                    let looks = seen.iter().rev().map(|(at, looks)| (*at, looks[id].as_ref()));
+                    let looks = looks.take_while(|(_, look)| is_of_it && is_listed && look.is_some_and(own));
+                    brought.extend(looks.map(|(at, _)| (id, at)));
                 }
             }
-            seen.push((LogTime(rig.now_ms), before));
-            run(&mut rig, &moment.step, serial);
+            if steps.len() > 1 && steps.iter().any(|step| matches!(step, Step::Erase { .. })) {
+                // What the other one has done by then may be erased with it.
+                touched = [LogTime(rig.now_ms + 1); LINKED.len()];
+            }
+            run(&mut rig, &steps, serial);
             seen.push((LogTime(rig.now_ms), LINKED.map(|id| rig.look(id))));
             match moment.then {
                 Then::Nothing => {}
@@ -270,11 +310,11 @@ proptest! {
             LINKED.iter().zip(times).any(|(id, time)| *id == address && at < *time)
         };
         for (at, profiles) in &seen {
-            for (id, profile) in LINKED.iter().zip(profiles) {
+            for (number, (id, profile)) in LINKED.iter().zip(profiles).enumerate() {
                 let told = rig.as_of(id, *at);
                 // Nothing from before an erasure is ever told again, nor to whom an erased address led.
                 let by = |times| profile.as_ref().is_some_and(|look| look.way.iter().any(|way| before(times, way, *at)));
-                let known = profile.as_ref().filter(|_| !by(&erased));
+                let known = profile.as_ref().filter(|_| !by(&erased) && !brought.contains(&(number, *at)));
                 let expected = known.map_or(AsOf::None, |look| AsOf::Found(look.text.clone()));
                 let may_be_gone = told == AsOf::None && by(&touched);
                 prop_assert!(told == expected || may_be_gone, "{} at {}: {:?}, not {:?}", id, at, told, expected);
@@ -408,4 +448,76 @@ fn an_erasure_takes_along_what_a_device_had_brought_that_follows_somebody_else_b
     let brought = |entry: &Entry| matches!(entry.touch(), Some(Touch::Visit { .. } | Touch::GivenBack));
     assert!(!of_device.entries.iter().any(brought), "{of_device:?}");
     assert!(of_device.images.iter().all(|image| image.bytes.is_empty()), "{of_device:?}");
+}
+
+#[test]
+fn an_erasure_takes_nothing_along_that_a_device_had_brought_to_somebody_else() {
+    for chain in [&["tnt:a"][..], &["tnt:a", "ecid:1"]] {
+        let mut rig = Rig::of(PARTITIONS);
+        let alone = rig.visit(&["tnt:a"], "1");
+        rig.visit(chain, "2");
+        let login = |rig: &mut Rig, person, value| rig.visit(&[chain, &[person]].concat(), value);
+        let with_p = login(&mut rig, "tp:p", "3");
+        rig.restart();
+        let with_q = login(&mut rig, "tp:q", "4");
+        let of_p = rig.told("tp:p");
+        assert!(of_p.contains(&"visit 1 by tnt:a".to_owned()), "{of_p:?}");
+        rig.erase("tnt:a");
+        for _ in 0..2 {
+            assert_eq!(rig.told("tp:p"), of_p);
+            for address in ["tnt:a", "tp:p"] {
+                assert!(matches!(rig.as_of(address, with_p), AsOf::Found(_)), "{address}");
+            }
+            assert!(matches!(rig.as_of("tnt:a", alone), AsOf::Found(_)));
+            for address in ["tnt:a", "tp:q"] {
+                assert_eq!(rig.as_of(address, with_q), AsOf::None, "{address}");
+                assert_eq!(rig.told(address), Vec::<String>::new(), "{address}");
+            }
+            rig.restart();
+        }
+        // Nor is any trace left of who was erased.
+        for address in chain {
+            let held = rig.replica().recorded(rig.partition(address), "demo", address).unwrap().held;
+            assert!(!format!("{held:?}").contains("tp:q"), "{held:?}");
+        }
+    }
+}
+
+#[test]
+fn an_erasure_takes_along_what_a_device_had_brought_that_came_back_to_the_person() {
+    let mut rig = Rig::of(PARTITIONS);
+    let alone = rig.visit(&["tnt:a"], "1");
+    rig.visit(&["tnt:a", "tp:p"], "2");
+    let with_q = rig.visit(&["tnt:a", "tp:q"], "3");
+    rig.visit(&["tnt:a", "tp:p"], "4");
+    let of_q = rig.told("tp:q");
+    rig.erase("tp:p");
+    for _ in 0..2 {
+        assert_eq!(rig.as_of("tnt:a", alone), AsOf::None);
+        assert!(matches!(rig.as_of("tnt:a", with_q), AsOf::Found(_)));
+        assert_eq!(rig.told("tp:q"), of_q);
+        rig.restart();
+    }
+}
+
+#[test]
+fn an_erasure_takes_along_what_a_device_had_brought_that_is_just_leaving() {
+    let mut rig = Rig::of(PARTITIONS);
+    let alone = rig.visit(&["tnt:a"], "1");
+    rig.visit(&["tnt:a", "tp:p"], "2");
+    let ids = |person| Visit {
+        client: "demo",
+        home: "tnt:a",
+        other_ids: vec![person],
+        route: Route::Enter,
+        ..Visit::default()
+    };
+    let erase = Event::Erase(Erase { client: "demo", address: "tp:p", ..Erase::default() });
+    let at = [("tnt:a", Event::Visit(ids("tp:q"))), ("tp:p", erase)];
+    rig.settle(&at.map(|(address, event)| (rig.partition(address), event)));
+    for _ in 0..2 {
+        assert_eq!(rig.as_of("tnt:a", alone), AsOf::None);
+        assert_eq!(rig.look("tnt:a").as_ref().map(Look::home), Some("tp:q"));
+        rig.restart();
+    }
 }

@@ -91,11 +91,7 @@ fn a_login_holds_though_a_visit_before_it_is_still_on_its_way() {
         world.settle();
         world.visit(&["tnt:b", "ecid:e"], &[("first", "1")], Some("1"), &[]);
         world.visit(&["tnt:b", "ecid:e", "tp:q"], &[("login", "1")], Some("2"), &[]);
-        for step in 0.. {
-            let pairs = world.pairs();
-            let Some(&(from, to)) = pairs.get((turn * 7 + step * (turn % 5 + 1)) % pairs.len().max(1)) else { break };
-            world.carry(from, to);
-        }
+        world.settle_in_turn(turn);
         let device = world.read("tnt:b").unwrap();
         assert_eq!((device.home.as_str(), one(Some(&device), "login").as_deref()), ("tp:q", Some("1")), "{turn}");
     }
@@ -115,14 +111,78 @@ fn a_visit_with_a_new_ecid_stays_with_the_device_that_is_unlinked_meanwhile() {
             world.carry(from, to);
         }
         world.unlink("tnt:b");
-        for step in 0.. {
-            let pairs = world.pairs();
-            let Some(&(from, to)) = pairs.get((turn * 7 + step * (turn % 5 + 1)) % pairs.len().max(1)) else { break };
-            world.carry(from, to);
-        }
+        world.settle_in_turn(turn);
         let device = world.read("tnt:b").unwrap();
         assert_eq!((device.attributes.len(), device.visits.0), (2, 2), "{turn}: {device:?}");
         let person = world.read("tp:q").unwrap();
         assert!(person.attributes.is_empty() && person.visits.0 == 0, "{turn}: {person:?}");
+    }
+}
+
+/// Whatever has become of the device meanwhile.
+#[test]
+fn what_a_device_had_brought_is_forgotten_also_when_the_erasure_meets_it_elsewhere() {
+    for turn in 0..60_usize {
+        let mut world = World::new(16);
+        world.visit(&["tnt:a"], &[("a", "1")], None, &[]);
+        world.visit(&["tnt:a", "tp:p"], &[], None, &[]);
+        world.settle();
+        let brought = world.epoch("tnt:a");
+        world.visit(&["tnt:a", "tp:q"], &[], None, &[]);
+        for step in 0..turn % 3 {
+            let pairs = world.pairs();
+            let Some(&(from, to)) = pairs.get((turn + step) % pairs.len().max(1)) else { break };
+            world.carry(from, to);
+        }
+        world.erase("tp:p");
+        world.settle_in_turn(turn);
+        assert_eq!(world.told_to_forget("tnt:a"), Some(vec![brought]), "{turn}");
+        assert_eq!(world.read("tnt:a").map(|seen| seen.home).as_deref(), Some("tp:q"), "{turn}");
+    }
+    for turn in 0..60_usize {
+        let mut world = World::new(16);
+        world.visit(&["tnt:a"], &[("a", "1")], None, &[]);
+        world.visit(&["tnt:a", "ecid:e"], &[], None, &[]);
+        world.settle();
+        world.visit(&["ecid:e", "tp:p"], &[], None, &[]);
+        world.settle();
+        let (device, ecid) = (world.epoch("tnt:a"), world.epoch("ecid:e"));
+        world.erase("tp:p");
+        // It finds nobody, and is back before the erasure arrives.
+        world.visit(&["tnt:a"], &[("a", "2")], None, &[]);
+        world.settle_in_turn(turn);
+        assert_eq!(world.told_to_forget("tnt:a"), Some(vec![device]), "{turn}");
+        assert_eq!(world.told_to_forget("ecid:e"), Some(vec![ecid]), "{turn}");
+    }
+}
+
+#[test]
+fn what_a_device_had_brought_to_one_person_is_not_forgotten_with_another() {
+    for chain in [&["tnt:a"][..], &["tnt:a", "ecid:e"]] {
+        let mut world = World::new(16);
+        chain.iter().for_each(|address| drop(world.visit(&[address], &[], None, &[])));
+        let login = |world: &mut World, person| {
+            world.visit(&[chain, &[person]].concat(), &[], None, &[]);
+            world.settle();
+            chain.iter().map(|address| world.epoch(address)).collect::<Vec<_>>()
+        };
+        let first = login(&mut world, "tp:p");
+        login(&mut world, "tp:q");
+        world.erase("tp:q");
+        world.settle();
+        for address in chain {
+            assert_eq!(world.told_to_forget(address), Some(vec![]), "{address}");
+        }
+        // Nothing of its own came in between, so the first link is all that has brought something.
+        for person in ["tp:p", "tp:r", "tp:p"] {
+            world.visit(&[chain, &[person]].concat(), &[], None, &[]);
+            world.settle();
+            world.restarted();
+        }
+        world.erase("tp:p");
+        world.settle();
+        for (address, first) in chain.iter().zip(first) {
+            assert!(world.told_to_forget(address).unwrap().contains(&first), "{address}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Several partitions with the courier between them, and no log: where histories of links are played.
 
 use super::*;
+use crate::state::{Touch, Touched};
 
 /// What a message between partitions may have: a frame of the log with a relay of this one alone holds it.
 const FITS: usize = 999_900;
@@ -11,6 +12,8 @@ pub(super) struct World {
     pub(super) states: Vec<PartitionState>,
     pub(super) now: u64,
     pub(super) completed: Vec<Completed>,
+    /// What addresses were told to forget.
+    pub(super) forgotten: Vec<Touched>,
 }
 
 /// What a reader sees of a profile.
@@ -28,7 +31,7 @@ impl World {
     pub(super) fn new(count: u32) -> Self {
         let count = PartitionCount::new(count).unwrap();
         let states = count.iter().map(|partition| PartitionState::new(partition, count)).collect();
-        Self { states, now: T, completed: Vec::new() }
+        Self { states, now: T, completed: Vec::new(), forgotten: Vec::new() }
     }
 
     fn count(&self) -> PartitionCount {
@@ -45,6 +48,8 @@ impl World {
         let state = &mut self.states[partition];
         let outcome = state.apply(LogTime(self.now), &event);
         self.completed.extend(state.completed().iter().cloned());
+        let forgotten = state.touched().iter().filter(|touched| matches!(touched.what, Touch::Forgotten { .. }));
+        self.forgotten.extend(forgotten.cloned());
         outcome
     }
 
@@ -122,11 +127,34 @@ impl World {
 
     pub(super) fn unlink(&mut self, address: &str) -> Outcome {
         let partition = self.partition(address);
-        let epoch = match self.states[partition].lead("demo", Address::from_canonical(address), None) {
+        let epoch = self.epoch(address);
+        self.apply(partition, &Event::Unlink(Unlink { client: "demo", address, epoch, by: None }))
+    }
+
+    /// The epoch of the alias of an address.
+    pub(super) fn epoch(&self, address: &str) -> u64 {
+        match self.states[self.partition(address)].lead("demo", Address::from_canonical(address), None) {
             Lead::Alias { epoch, .. } => epoch,
             Lead::Home | Lead::Returning | Lead::Ended => 0,
-        };
-        self.apply(partition, &Event::Unlink(Unlink { client: "demo", address, epoch, by: None }))
+        }
+    }
+
+    /// By which links an address was told to forget what it had brought; nothing when it was told nothing.
+    pub(super) fn told_to_forget(&self, address: &str) -> Option<Vec<u64>> {
+        let of_it = self.forgotten.iter().filter(|touched| &*touched.address == address);
+        of_it.fold(None, |all, touched| match &touched.what {
+            Touch::Forgotten { brought, .. } => Some([all.unwrap_or_default(), brought.clone()].concat()),
+            _ => all,
+        })
+    }
+
+    /// Carries all that is under way, of all pairs in an order of its own for each turn.
+    pub(super) fn settle_in_turn(&mut self, turn: usize) {
+        for step in 0.. {
+            let pairs = self.pairs();
+            let Some(&(from, to)) = pairs.get((turn * 7 + step * (turn % 5 + 1)) % pairs.len().max(1)) else { return };
+            self.carry(from, to);
+        }
     }
 
     pub(super) fn read(&self, address: &str) -> Option<Seen> {
