@@ -41,21 +41,23 @@ pub(super) struct Asked {
     client: Arc<Client>,
     /// By which address it was asked for.
     asked: AddressBuf,
-    /// The address that it lives at.
+    /// The address that it lives at; the one that was asked for when that leads to no profile.
     address: AddressBuf,
     partition: Partition,
 }
 
 impl Asked {
-    pub(super) fn read<L: EventLog>(app: &App<L>, target: Target) -> Result<Self, Refusal> {
+    async fn read<L: EventLog>(app: &App<L>, target: Target) -> Result<Self, Refusal> {
         let (client, asked) = native::resolve(app, target)?;
-        let address = app.replica.trace(&client.code, asked.as_address())?.home;
+        // As profiles are read: an alias may outlive its profile, and another one live there that knows nothing of it.
+        let home = app.replica.profile(&client.code, asked.as_address(), |profile| profile.home().into()).await?;
+        let address = home.unwrap_or_else(|| asked.clone());
         let partition = address.as_address().partition(&client.code, app.replica.partitions());
         Ok(Self { client, asked, address, partition })
     }
 
     fn missing(&self) -> Refusal {
-        native::missing(&self.client.code, &self.address)
+        native::missing(&self.client.code, &self.asked)
     }
 
     /// The kind of its id, without the code of a customer id.
@@ -81,7 +83,7 @@ pub(super) async fn history<L: EventLog>(
 ) -> Response {
     app.meters.profile_reads.increment(1);
     let read = async {
-        let asked = Asked::read(&app, target)?;
+        let asked = Asked::read(&app, target).await?;
         let pairs = query::pairs(query.unwrap_or_default().as_bytes())?;
         let limit = limit(query::one(&pairs, "limit")?)?;
         let after = query::one(&pairs, "after")?.map(cursor).transpose()?;
@@ -100,7 +102,7 @@ pub(super) async fn history<L: EventLog>(
 pub(super) async fn export<L: EventLog>(State(app): State<Arc<App<L>>>, target: Target) -> Response {
     app.meters.profile_reads.increment(1);
     let read = async {
-        let asked = Asked::read(&app, target)?;
+        let asked = Asked::read(&app, target).await?;
         let name = format!("{}-{}-{}.json", asked.client.code, asked.kind_word(), app.replica.now().ms());
         let body = exported(&app, asked).await?;
         let mut response = json_reply(body);
@@ -115,29 +117,27 @@ pub(super) async fn export<L: EventLog>(State(app): State<Arc<App<L>>>, target: 
 }
 
 /// The profile as it read at a moment that is past.
-pub(super) async fn as_of<L: EventLog>(app: &Arc<App<L>>, asked: Asked, time: &str) -> Result<Response, Refusal> {
+pub(super) async fn as_of<L: EventLog>(app: &Arc<App<L>>, target: Target, time: &str) -> Result<Response, Refusal> {
+    let (client, asked) = native::resolve(app, target)?;
     let now = app.replica.now();
     let time = moment(time, now)?;
     let found = reading(app, move |replica, runtime| {
-        let client = &asked.client.code;
-        let profile = replica.as_of(runtime, client, asked.asked.as_address(), time, |profile| {
+        let code = &client.code;
+        let profile = replica.as_of(runtime, code, asked.as_address(), time, |profile| {
             let mut out = Vec::with_capacity(1024);
-            write::native(client.as_str(), profile, &mut out);
+            write::native(code.as_str(), profile, &mut out);
             out
         });
-        profile.map(|profile| (profile, asked))
+        profile.map(|profile| (profile, native::missing(code, &asked)))
     });
-    let (found, asked) = found.await?.map_err(refusal)?;
+    let (found, missing) = found.await?.map_err(refusal)?;
     match found {
         AsOf::Found(body) => {
             let mut response = json_reply(Body::from(body));
             app.tell_age(&mut response);
             Ok(response)
         }
-        AsOf::None => {
-            let there = asked.missing();
-            Err(Refusal { message: format!("{} at {time}", there.message).into(), ..there })
-        }
+        AsOf::None => Err(Refusal { message: format!("{} at {time}", missing.message).into(), ..missing }),
         AsOf::TooEarly(since) => {
             let text = match since {
                 Some(since) => {

@@ -19,7 +19,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{Extensions, HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use super::history::{self, Asked};
+use super::history;
 use super::visit::{Fields, Object, Text, Time, Value, shorten};
 use super::{App, route, write};
 use crate::replica::Render;
@@ -65,7 +65,7 @@ pub(super) async fn get<L: EventLog>(
             if by_parts {
                 return Err(Invalid::other("contributions", "can only be read as they are now, without asOf").into());
             }
-            return history::as_of(&app, Asked::read(&app, target)?, time).await;
+            return history::as_of(&app, target, time).await;
         }
         let (client, address) = resolve(&app, target)?;
         let client = &client.code;

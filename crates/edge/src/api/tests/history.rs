@@ -179,3 +179,23 @@ async fn who_made_a_change_is_told() {
         assert_eq!((&newest["type"], &newest["by"]), (&json!("unlink"), &json!("user:ada")), "{history}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_an_id_that_leads_there_no_more_nothing_of_a_new_life_is_told() {
+    let rig = Rig::new().await;
+    rig.visit(&json!({"ids": {"tntId": "a1"}, "profile": {"mine": "x"}})).await.expect(200);
+    rig.visit(&json!({"ids": {"tntId": "a1", "thirdPartyId": "P"}})).await.expect(200);
+    assert_eq!(rig.get(&format!("{PATH}/export")).await.expect(200).json()["kind"], "tp");
+    // The person ends, and begins anew on another device.
+    rig.at(15 * 86_400_000);
+    rig.visit(&json!({"ids": {"tntId": "b2", "thirdPartyId": "P"}, "profile": {"secret": "y"}})).await.expect(200);
+    for path in [PATH.to_owned(), format!("{PATH}/history"), format!("{PATH}/export")] {
+        let reply = rig.get(&path).await.expect(404);
+        assert!(reply.text.contains("tntId=a1") && !reply.text.contains("secret"), "{path}: {}", reply.text);
+    }
+    assert!(rig.get("/v1/demo/profiles/tp/P/export").await.expect(200).text.contains("secret"));
+    // An earlier moment that is not told is named with the id that was asked for.
+    rig.call(Method::DELETE, "/v1/demo/profiles/tp/P", "application/json", "").await.expect(204);
+    let before = rig.get(&format!("/v1/demo/profiles/tnt/b2?asOf={}", NOW + 15 * 86_400_000)).await.expect(404);
+    assert!(before.text.contains("tntId=b2"), "{}", before.text);
+}
