@@ -189,10 +189,11 @@ struct Inner<L: EventLog> {
 
 impl<L: EventLog> Inner<L> {
     fn halt(&self, partition: Partition, halt: Halt) {
-        tracing::error!(eventlog.partition = partition.0, eventlog.halt = %halt, "the partition has stopped");
-        // The first reason is the one that counts.
-        let _ = self.slots[partition.index()].halted.set(halt);
-        self.meters.halted_partitions.increment(1.0);
+        // The first reason is the one that counts: a panic of the fold and the end of its reader may both say so.
+        if self.slots[partition.index()].halted.set(halt.clone()).is_ok() {
+            tracing::error!(eventlog.partition = partition.0, eventlog.halt = %halt, "the partition has stopped");
+            self.meters.halted_partitions.increment(1.0);
+        }
     }
 
     fn check(&self, partition: Partition) -> Result<(), SubmitError> {

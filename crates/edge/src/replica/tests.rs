@@ -21,7 +21,7 @@ use cameo_profile::event::{ClientSettings, Erase, Route, Update, Visit};
 use cameo_profile::{Address, ClientCode, Event, LogTime, Partition, PartitionCount, Position, limits};
 use tempfile::TempDir;
 
-use super::{OpenError, Replica, SubmitError};
+use super::{Halt, OpenError, Replica, SubmitError};
 use crate::config::EdgeConfig;
 use crate::replica::CheckpointError;
 
@@ -379,4 +379,19 @@ fn links_are_refused_while_too_many_wait_and_taken_again_afterwards() {
     let person = Address::from_canonical(persons.last().unwrap());
     let visited = || replica.read(Partition(1), |state, now| state.profile("demo", person, now).is_some());
     wait_until("the last one's visit", || visited() == Ok(true));
+}
+
+#[test]
+fn a_partition_that_stops_for_two_reasons_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let (log, _) = memory_log(2);
+    let replica = metrics::with_local_recorder(&recorder, || Replica::open(&config(&dir), Arc::new(log)).unwrap());
+    for reason in ["first", "second"] {
+        replica.inner.halt(P0, Halt { position: None, reason: reason.to_owned() });
+    }
+    let text = recorder.handle().render();
+    assert!(text.lines().any(|line| line == "cameo_halted_partitions 1"), "{text}");
+    assert_eq!(replica.health().halted[0].1.reason, "first");
+    replica.close();
 }
