@@ -312,11 +312,41 @@ impl<'a> Draft<'a> {
             if part.left {
                 return false;
             }
-            let above = self.parts.iter().position(|other| other.address == part.under && !part.under.is_empty());
-            let Some(above) = above else { return true };
+            if part.under.is_empty() {
+                return true;
+            }
+            let Some(above) = self.parts.iter().position(|other| other.address == part.under) else { return true };
             at = above;
         }
         true
+    }
+
+    /// [`Self::is_here`] of all parts, each looked at once: there may be a thousand of them.
+    pub(crate) fn here(&self) -> Vec<bool> {
+        let places: BTreeMap<&[u8], usize> = self.parts.iter().map(|part| part.address).zip(0..).collect();
+        let mut known: Vec<Option<bool>> = vec![None; self.parts.len()];
+        let mut way = Vec::new();
+        for start in 0..self.parts.len() {
+            let mut at = start;
+            let is_here = loop {
+                if let Some(known) = known[at] {
+                    break known;
+                }
+                // Until it is known: one that is met again, in a circle, leads nowhere else.
+                known[at] = Some(true);
+                way.push(at);
+                let part = &self.parts[at];
+                if part.left {
+                    break false;
+                }
+                match places.get(part.under).filter(|_| !part.under.is_empty()) {
+                    Some(&above) => at = above,
+                    None => break true,
+                }
+            };
+            way.drain(..).for_each(|passed| known[passed] = Some(is_here));
+        }
+        known.into_iter().map(Option::unwrap_or_default).collect()
     }
 
     /// Of each attribute, by its place, whether another one of its name has a higher rank; empty without parts, where every

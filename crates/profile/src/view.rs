@@ -110,8 +110,8 @@ impl<'a> ProfileRef<'a> {
 
     /// All addresses that lead to it, home first.
     pub fn ids(&self) -> impl Iterator<Item = Address<'a>> + '_ {
-        let here = (1..self.draft.parts.len()).filter(|at| self.draft.is_here(*at));
-        let linked = here.map(|at| self.draft.parts[at].address);
+        let parts = self.draft.parts.iter().zip(self.draft.here()).skip(1);
+        let linked = parts.filter(|(_, is_here)| *is_here).map(|(part, _)| part.address);
         let remembered = self.draft.ids.iter().copied().filter(|id| self.draft.parts.iter().all(|p| p.address != *id));
         std::iter::once(self.address).chain(linked.chain(remembered).map(address_of))
     }
@@ -158,9 +158,8 @@ impl<'a> ProfileRef<'a> {
             };
             return vec![whole];
         }
-        let each = draft.parts.iter().zip(brought).enumerate();
-        let each = each.filter_map(|(index, (part, (did, attributes)))| {
-            let here = draft.is_here(index);
+        let each = draft.parts.iter().zip(draft.here()).zip(brought).enumerate();
+        let each = each.filter_map(|(index, ((part, here), (did, attributes)))| {
             // One that left without having done anything is kept for its epoch alone.
             (index == 0 || part.visits.is_some() || here || did).then(|| Contribution {
                 address: if index == 0 { self.address } else { address_of(part.address) },

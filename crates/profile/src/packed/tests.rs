@@ -96,6 +96,24 @@ proptest! {
         prop_assert!(Packed::from_stored(&bytes[..cut]).is_none());
     }
 
+    /// Also where parts are linked in a circle, or through one that is not there.
+    #[test]
+    fn all_parts_at_once_are_here_as_each_by_itself(parts in prop::collection::vec((0..7usize, any::<bool>()), 0..6)) {
+        let names = ["", "a", "b", "c", "d", "e", "f"];
+        let mut draft = Draft::created(T);
+        draft.parts = parts
+            .iter()
+            .zip(names)
+            .map(|((under, left), name)| {
+                let mut part = Part::new(name.as_bytes(), names[*under].as_bytes(), 1, T);
+                part.left = *left;
+                part
+            })
+            .collect();
+        let each: Vec<_> = (0..parts.len()).map(|at| draft.is_here(at)).collect();
+        prop_assert_eq!(draft.here(), each);
+    }
+
     #[test]
     fn rubbish_never_panics(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
         let _ = Packed::from_stored(&bytes);

@@ -332,17 +332,17 @@ pub(super) fn take_out(draft: &mut Draft<'_>, names: &Names, address: &str) -> O
 
 /// Which parts are linked through the one at `root`, itself included.
 fn below(draft: &Draft<'_>, root: usize) -> Vec<bool> {
-    let mut goes = vec![false; draft.parts.len()];
-    goes[root] = true;
-    loop {
-        let is_below = |part: &Part<'_>| {
-            let above = |(at, other): (usize, &Part<'_>)| goes[at] && other.address == part.under;
-            !part.under.is_empty() && draft.parts.iter().enumerate().any(above)
-        };
-        let found = draft.parts.iter().enumerate().skip(1).find(|(at, part)| !goes[*at] && is_below(part));
-        let Some((at, _)) = found else { return goes };
-        goes[at] = true;
+    let mut through: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
+    for (at, part) in draft.parts.iter().enumerate().skip(1).filter(|(_, part)| !part.under.is_empty()) {
+        through.entry(part.under).or_default().push(at);
     }
+    let (mut goes, mut found) = (vec![false; draft.parts.len()], vec![root]);
+    while let Some(at) = found.pop() {
+        goes[at] = true;
+        let below = through.get(draft.parts[at].address).into_iter().flatten();
+        found.extend(below.filter(|at| !goes[**at]));
+    }
+    goes
 }
 
 /// Drops the parts that went; what is left counts for the whole.
@@ -414,17 +414,18 @@ pub(super) fn shrink(draft: &mut Draft<'_>, names: &Names) -> Vec<LetGo> {
     if fits(count, bytes) {
         return Vec::new();
     }
+    let here = draft.here();
     let mut through: BTreeMap<&[u8], usize> = BTreeMap::new();
     draft.parts.iter().for_each(|part| *through.entry(part.under).or_default() += 1);
     let mut idlest: Vec<usize> = (1..count).collect();
-    idlest.sort_by_cached_key(|&at| (draft.is_here(at), draft.parts[at].active_at));
+    idlest.sort_by_cached_key(|&at| (here[at], draft.parts[at].active_at));
     let mut goes = vec![false; count];
     let mut gone = Vec::new();
     while !fits(count, bytes) {
         let is_leaf = |&&at: &&usize| !goes[at] && through.get(draft.parts[at].address).is_none_or(|below| *below == 0);
         let Some(&at) = idlest.iter().find(is_leaf) else { break };
         let part = &draft.parts[at];
-        gone.push(LetGo { address: text(part.address), epoch: part.epoch, left: !draft.is_here(at) });
+        gone.push(LetGo { address: text(part.address), epoch: part.epoch, left: !here[at] });
         goes[at] = true;
         (count, bytes) = (count - 1, bytes - sizes[at]);
         if let Some(below) = through.get_mut(part.under) {

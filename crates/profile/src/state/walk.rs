@@ -467,11 +467,11 @@ impl PartitionState {
             self.touch(client, home, Touch::Erased);
             return false;
         };
-        for (place, part) in draft.parts.iter().enumerate().skip(1) {
+        for (part, is_here) in draft.parts.iter().zip(draft.here()).skip(1) {
             let address = std::str::from_utf8(part.address).unwrap_or_default();
             // What it had brought is erased also if it has left.
             let (epoch, brought) = (part.epoch, put_brought(part.epoch, &part.brought));
-            let what = match draft.is_here(place) {
+            let what = match is_here {
                 true => What::Drop { epoch, erased: true, brought },
                 false => What::Forget { epoch, brought },
             };

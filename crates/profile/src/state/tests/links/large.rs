@@ -159,3 +159,31 @@ fn a_link_to_a_person_who_has_everything_takes_no_longer_than_others() {
     assert!(longest < PATIENCE, "{longest:?}");
     assert_eq!(world.read("ecid:e").unwrap().attributes.len(), 1000);
 }
+
+#[test]
+fn a_person_with_a_thousand_addresses_is_read_and_taken_apart_without_looking_at_every_pair() {
+    let mut world = World::new(1);
+    for ecid in ["ecid:1", "ecid:2"] {
+        world.visit(&[ecid, "tp:p"], &[], None, &[]);
+        for n in 0..490 {
+            world.now += 1;
+            world.visit(&[&format!("tnt:{}-{n:032}", &ecid[5..]), ecid], &[], None, &[]);
+        }
+    }
+    let began = Instant::now();
+    for _ in 0..2000 {
+        let state = &world.states[0];
+        let profile = state.profile("demo", Address::from_canonical("tp:p"), LogTime(world.now)).unwrap();
+        assert_eq!(profile.ids().count(), 983);
+    }
+    assert!(began.elapsed() < PATIENCE, "reads: {:?}", began.elapsed());
+    let began = Instant::now();
+    for _ in 0..20 {
+        world.now += 1000;
+        world.unlink("ecid:1");
+        assert_eq!(world.read("ecid:1").unwrap().ids.len(), 490);
+        world.visit(&["ecid:1", "tp:p"], &[], None, &[]);
+    }
+    assert!(began.elapsed() < PATIENCE, "unlinks: {:?}", began.elapsed());
+    assert_eq!(world.read("tp:p").unwrap().ids.len(), 982);
+}
