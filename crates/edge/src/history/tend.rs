@@ -2,6 +2,8 @@
 //! too much for one profile, joins small records, and asks for images, without which an old profile could not be replayed
 //! once the log has let go how it began.
 
+use std::time::{Duration, Instant};
+
 use cameo_profile::state::Lead;
 use cameo_profile::time::DAY_MS;
 use cameo_profile::{Address, LogTime, Partition, PartitionState, Position};
@@ -66,13 +68,25 @@ struct Profile {
 }
 
 impl Tend {
-    /// Goes some way; true when the end was reached and the next step begins anew.
-    pub(crate) fn step(
+    /// Goes on for about as long as it may, one step at least; true when the end was reached and the next walk begins anew.
+    pub(crate) fn walk(
         &mut self,
         database: &Database,
         index: &Keyspace,
         around: &impl Around,
+        budget: Duration,
     ) -> Result<bool, IndexError> {
+        let began = Instant::now();
+        loop {
+            let ended = self.step(database, index, around)?;
+            if ended || began.elapsed() >= budget {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Goes some way; true when the end was reached.
+    fn step(&mut self, database: &Database, index: &Keyspace, around: &impl Around) -> Result<bool, IndexError> {
         let from = self.from.take().unwrap_or_default();
         let (mut seen, mut profile) = (0, Profile::default());
         for pair in index.range(from..) {
@@ -207,5 +221,54 @@ impl Profile {
             }
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cameo_eventlog::Hint;
+    use cameo_profile::state::Touch;
+
+    use super::*;
+    use crate::history::What;
+
+    /// A log that still has everything, and a partition with nothing in it.
+    #[derive(Default)]
+    struct Still(PartitionState);
+
+    impl Around for Still {
+        fn first(&self, _: Partition) -> Position {
+            Position::START
+        }
+
+        fn now(&self) -> LogTime {
+            LogTime(1)
+        }
+
+        fn read<R>(&self, _: Partition, read: impl FnOnce(&PartitionState) -> R) -> Option<R> {
+            Some(read(&self.0))
+        }
+    }
+
+    #[test]
+    fn a_walk_goes_as_far_as_its_time_allows() {
+        let dir = tempfile::tempdir().unwrap();
+        let (database, _) = cameo_store::open(&dir.path().join("checkpoint"), "state").unwrap();
+        let index = database.keyspace(store::KEYSPACE, fjall::KeyspaceCreateOptions::default).unwrap();
+        let what = What::Touched(Touch::Visit { created: true, came: None });
+        let entry = Entry { position: Position(1), event: 0, change: 0, at: LogTime(1), hint: Hint(0), what };
+        let value = chunk::encode(&[entry]);
+        let mut batch = database.batch();
+        for n in 0..2 * STEP_RECORDS + 1 {
+            let prefix = store::prefix(Partition(0), "demo", &format!("tnt:{n}"));
+            batch.insert(&index, store::entries_key(&prefix, Position(1)), value.clone());
+        }
+        batch.commit().unwrap();
+        let (mut tend, still) = (Tend::default(), Still::default());
+        let mut walk = |budget| tend.walk(&database, &index, &still, budget).unwrap();
+        assert!(walk(Duration::from_secs(600)), "all of it at once");
+        for ended in [false, false, true, false] {
+            assert_eq!(walk(Duration::ZERO), ended, "a step at a time");
+        }
     }
 }
