@@ -11,6 +11,8 @@
 //! An empty text stands for an address whose profile is on its way back: it is a home, but must not be read yet, and what
 //! comes for it waits.
 
+use std::collections::BTreeSet;
+
 use hashbrown::HashTable;
 
 use crate::limits;
@@ -82,8 +84,9 @@ pub(crate) struct Aliases {
     all: HashTable<Alias>,
     /// The highest epoch given.
     epoch: u64,
-    /// Keys that changed since the last checkpoint.
-    changed: Vec<(u32, Box<str>)>,
+    /// Keys that changed since the last checkpoint, each once: while no checkpoint can be written there are no more than
+    /// aliases that were ever changed.
+    changed: BTreeSet<(u32, Box<str>)>,
     /// Messages that wait, of all of them.
     waiting: usize,
 }
@@ -104,7 +107,7 @@ impl Aliases {
         let held = self.find_mut(client, address).map_or(Vec::new(), |alias| std::mem::take(&mut alias.held));
         let epoch = self.epoch;
         self.insert(Alias { client, address: address.into(), to: to.into(), epoch, at, held, waiting: Vec::new() });
-        self.changed.push((client, address.into()));
+        self.changed.insert((client, address.into()));
         self.epoch
     }
 
@@ -116,19 +119,25 @@ impl Aliases {
     /// Remembers that another address points to this one. Past the limit the first that came is forgotten.
     pub(crate) fn hold(&mut self, client: u32, address: &str, other: &str, epoch: u64) {
         let Some(alias) = self.find_mut(client, address) else { return };
+        if alias.held.last().is_some_and(|(held, of)| **held == *other && *of == epoch) {
+            return;
+        }
         alias.held.retain(|(held, _)| **held != *other);
         alias.held.push((other.into(), epoch));
         if alias.held.len() > limits::LINKED_ADDRESSES {
             alias.held.remove(0);
         }
-        self.changed.push((client, address.into()));
+        self.changed.insert((client, address.into()));
     }
 
     /// Forgets that another address points to this one, unless it does by a later alias.
     pub(crate) fn let_go(&mut self, client: u32, address: &str, other: &str, epoch: u64) {
         let Some(alias) = self.find_mut(client, address) else { return };
+        let before = alias.held.len();
         alias.held.retain(|(held, of)| **held != *other || *of > epoch);
-        self.changed.push((client, address.into()));
+        if alias.held.len() < before {
+            self.changed.insert((client, address.into()));
+        }
     }
 
     fn insert(&mut self, alias: Alias) {
@@ -151,7 +160,7 @@ impl Aliases {
         let Some(alias) = self.find_mut(client, address) else { return };
         alias.waiting.push(message);
         self.waiting += 1;
-        self.changed.push((client, address.into()));
+        self.changed.insert((client, address.into()));
     }
 
     /// How many messages wait.
@@ -165,7 +174,7 @@ impl Aliases {
         let meant = |alias: &Alias| alias.client == client && &*alias.address == address;
         let (alias, _) = self.all.find_entry(hash, meant).ok()?.remove();
         self.waiting -= alias.waiting.len();
-        self.changed.push((client, address.into()));
+        self.changed.insert((client, address.into()));
         Some(alias)
     }
 
@@ -175,7 +184,7 @@ impl Aliases {
         let meant = |alias: &Alias| alias.client == client && &*alias.address == address && alias.epoch == epoch;
         let Ok(entry) = self.all.find_entry(hash, meant) else { return false };
         entry.remove();
-        self.changed.push((client, address.into()));
+        self.changed.insert((client, address.into()));
         true
     }
 
@@ -189,13 +198,13 @@ impl Aliases {
     }
 
     /// Keys that changed since the last call.
-    pub(crate) fn take_changed(&mut self) -> Vec<(u32, Box<str>)> {
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<(u32, Box<str>)> {
         std::mem::take(&mut self.changed)
     }
 
     /// The checkpoint that took this key was not written.
     pub(crate) fn put_back(&mut self, client: u32, address: &str) {
-        self.changed.push((client, address.into()));
+        self.changed.insert((client, address.into()));
     }
 
     /// The highest epoch that was ever given, which outlives its alias.
@@ -228,5 +237,28 @@ impl Aliases {
         self.waiting += waiting.len();
         self.insert(Alias { client, address: address.into(), to, epoch, at, held, waiting });
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Aliases;
+
+    #[test]
+    fn what_is_to_be_saved_does_not_grow_with_what_changes_nothing_or_the_same_again() {
+        let mut aliases = Aliases::default();
+        aliases.set(1, "ecid:e", "tp:p", 0);
+        assert_eq!(aliases.take_changed().len(), 1);
+        aliases.hold(1, "ecid:e", "tnt:a", 1);
+        assert_eq!(aliases.take_changed().len(), 1);
+        aliases.hold(1, "ecid:e", "tnt:a", 1);
+        aliases.let_go(1, "ecid:e", "tnt:b", 1);
+        assert!(aliases.take_changed().is_empty(), "nothing has changed");
+        for _ in 0..1000 {
+            aliases.hold(1, "ecid:e", "tnt:a", 1);
+            aliases.hold(1, "ecid:e", "tnt:b", 2);
+        }
+        aliases.let_go(1, "ecid:e", "tnt:b", 2);
+        assert_eq!(aliases.take_changed().len(), 1);
     }
 }
