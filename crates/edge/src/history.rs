@@ -23,9 +23,12 @@ pub(crate) mod tend;
 mod tests;
 pub(crate) mod timeline;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use cameo_eventlog::Hint;
 use cameo_profile::state::{Came, Touch};
-use cameo_profile::{LogTime, Position};
+use cameo_profile::{LogTime, Position, limits};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use pending::Pending;
@@ -33,8 +36,12 @@ pub(crate) use pending::Pending;
 /// Entries kept for a profile, oldest let go first. Ours: a visit every four minutes for a month.
 pub(crate) const ENTRIES_KEPT: usize = 10_000;
 
-/// Images kept of a profile, oldest let go first. Ours: every link makes one, and one may have 64 KB.
+/// Images kept of a profile, oldest let go first. Ours: every link makes one.
 pub(crate) const IMAGES_KEPT: usize = 256;
+
+/// Bytes of all images kept of a profile, oldest let go first, but the last one stays. Ours: 256 of most profiles; one with
+/// many links may have a megabyte ([`limits::LINKED_PROFILE_BYTES`]), and of that there are 16.
+pub(crate) const IMAGE_BYTES_KEPT: usize = 16 * limits::LINKED_PROFILE_BYTES;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,10 +116,27 @@ pub(crate) struct Floor {
     pub(crate) at: LogTime,
 }
 
-/// A profile as it was right after a position, to replay from; no bytes when there was none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A profile as it was right after a position, to replay from: where its bytes are, which are fetched when they are needed
+/// ([`store::image`]).
+#[derive(Clone, Debug)]
 pub(crate) struct Image {
     pub(crate) position: Position,
     pub(crate) at: LogTime,
-    pub(crate) bytes: Vec<u8>,
+    /// How many bytes; 0 when there was no profile.
+    pub(crate) length: usize,
+    /// Where they are as long as they are not in the index.
+    pub(crate) noted: Option<Slice>,
+}
+
+/// Some bytes of a block that is shared.
+#[derive(Clone, Debug)]
+pub(crate) struct Slice {
+    pub(crate) block: Arc<[u8]>,
+    pub(crate) place: Range<usize>,
+}
+
+impl Slice {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.block[self.place.clone()]
+    }
 }

@@ -46,7 +46,7 @@ impl Forgotten {
             entries[linked].what = What::Touched(Touch::Freed { from });
         } else {
             let Entry { position, .. } = entries.remove(linked);
-            images.retain(|image| image.position != position || !image.bytes.is_empty());
+            images.retain(|image| image.position != position || image.length > 0);
         }
     }
 }

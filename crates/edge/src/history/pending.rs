@@ -9,7 +9,7 @@ use cameo_profile::varint::{self, Reader};
 use cameo_profile::{LogTime, Position};
 
 use super::chunk::{put_days, put_touch, take_what};
-use super::{Entry, Gap, Image};
+use super::{Entry, Gap, Image, Slice};
 
 /// Bytes after which the open block is closed, so that a reader copies no more.
 const BLOCK_BYTES: usize = 64 << 10;
@@ -65,6 +65,9 @@ pub(crate) struct Note<'a> {
     pub(crate) client: &'a str,
     pub(crate) address: &'a str,
     said: &'a [u8],
+    block: &'a Arc<[u8]>,
+    /// Where what it says ends in its block.
+    end: usize,
 }
 
 /// What a note says.
@@ -188,13 +191,14 @@ impl Notes {
     pub(crate) fn iter(&self) -> impl Iterator<Item = Note<'_>> {
         self.blocks.iter().flat_map(|block| {
             let mut from = Reader::new(block);
-            std::iter::from_fn(move || (!from.is_empty()).then(|| read(&mut from)))
+            std::iter::from_fn(move || (!from.is_empty()).then(|| read(block, &mut from)))
         })
     }
 }
 
-fn read<'a>(from: &mut Reader<'a>) -> Note<'a> {
-    Note { client: from.text(), address: from.text(), said: from.bytes() }
+fn read<'a>(block: &'a Arc<[u8]>, from: &mut Reader<'a>) -> Note<'a> {
+    let (client, address, said) = (from.text(), from.text(), from.bytes());
+    Note { client, address, said, block, end: block.len() - from.rest().len() }
 }
 
 impl Place {
@@ -212,7 +216,10 @@ impl Note<'_> {
         let kind = from.byte();
         let (position, at, hint) = (Position(from.varint()), LogTime(from.varint()), Hint(from.varint()));
         if kind == IMAGE {
-            return Some(Noted::Image(Image { position, at, bytes: from.bytes().to_vec() }));
+            let length = from.bytes().len();
+            let end = self.end - from.rest().len();
+            let noted = Slice { block: Arc::clone(self.block), place: end - length..end };
+            return Some(Noted::Image(Image { position, at, length, noted: Some(noted) }));
         }
         let (event, change) = (from.varint() as u32, from.varint() as u32);
         let what = take_what(&mut from)?;

@@ -1,6 +1,8 @@
 //! Reading history: what is known of a profile, the frames that its entries name, and the profile as it read earlier.
 //! Everything here may block its thread on the disk or on the log; it is called where that is allowed.
 
+use std::borrow::Cow;
+
 use cameo_eventlog::frame::Frame;
 use cameo_eventlog::{EventLog, LogTime, Partition, Position, ReadError};
 use cameo_profile::event::ClientSettings;
@@ -11,7 +13,7 @@ use tokio::runtime::Handle;
 
 use super::alias::{Led, current};
 use super::store::{self, Held, IndexError};
-use super::{Entry, What};
+use super::{Entry, Image, What};
 use crate::replica::{Replica, SubmitError};
 
 /// Why history cannot be told at the moment.
@@ -59,13 +61,6 @@ pub(crate) enum AsOf<R> {
     None,
     /// What led to it is not in the log any more. It can be told from this time on, if from any.
     TooEarly(Option<LogTime>),
-}
-
-/// What a replay begins with.
-enum Base<'a> {
-    /// No profile.
-    Nothing,
-    Image(&'a [u8]),
 }
 
 /// The frames of entries, each read once as long as the next entry is of the same one.
@@ -132,8 +127,8 @@ impl Recorded {
         &self.held.entries[trimmed..]
     }
 
-    /// What a replay up to a time begins with, and what follows it.
-    fn base(&self, time: LogTime) -> Option<(Base<'_>, &[Entry])> {
+    /// What a replay up to a time begins with, an image or nothing, and what follows it.
+    fn base(&self, time: LogTime) -> Option<(Option<&Image>, &[Entry])> {
         let entries = &self.held.entries;
         let end = entries.partition_point(|entry| entry.at <= time);
         // Nothing that happened after `position`, up to the time, may be missing.
@@ -147,18 +142,17 @@ impl Recorded {
         let can_follow = |entries: &[Entry]| !entries.iter().any(Entry::is_whole);
         let image = self.held.images.iter().rfind(|image| image.at <= time && whole_after(image.position));
         if let Some(image) = image {
-            let base = if image.bytes.is_empty() { Base::Nothing } else { Base::Image(&image.bytes) };
             let after = after(image.position);
-            return can_follow(after).then_some((base, after));
+            return can_follow(after).then_some((Some(image).filter(|image| image.length > 0), after));
         }
         let born = entries[..end]
             .iter()
             .rposition(|entry| entry.is_birth() && whole_after(Position(entry.position.0.saturating_sub(1))));
         let (base, follow) = match born {
-            Some(born) => Some((Base::Nothing, &entries[born..end])),
+            Some(born) => Some((None, &entries[born..end])),
             // A state that came from another log has a gap without positions.
             None => (whole_after(Position::START) && self.held.gaps.iter().all(|gap| gap.after_ms > time.0))
-                .then_some((Base::Nothing, &entries[..end])),
+                .then_some((None, &entries[..end])),
         }?;
         can_follow(follow).then_some((base, follow))
     }
@@ -193,7 +187,7 @@ impl<L: EventLog> Replica<L> {
         // Notes first: what leaves them is in the index before.
         let (notes, read) = self.noted(partition, read)?;
         let index = self.index().ok_or(HistoryError::Closed)?;
-        let held = store::held(&index, partition, client, address, &notes)?;
+        let held = store::held(&index, partition, (client, address), &notes, true)?;
         Ok((Recorded { partition, held, first: self.log().first(partition) }, read))
     }
 
@@ -248,14 +242,23 @@ impl<L: EventLog> Replica<L> {
         let (partition, client) = (recorded.partition, client.as_str());
         let unchanged = recorded.held.entries.last().is_none_or(|last| last.at <= time)
             && recorded.held.gaps.iter().all(|gap| gap.upto_ms <= time.0);
-        let (base, entries) = match live.filter(|_| unchanged) {
-            Some(live) => (Base::Image(live), &[][..]),
+        let too_early = || Ok(AsOf::TooEarly(recorded.earliest(time)));
+        let (image, entries) = match live.filter(|_| unchanged) {
+            Some(live) => (Some(Cow::Borrowed(live)), &[][..]),
             None => match recorded.base(time) {
-                Some(base) => base,
-                None => return Ok(AsOf::TooEarly(recorded.earliest(time))),
+                None => return too_early(),
+                Some((None, entries)) => (None, entries),
+                Some((Some(image), entries)) => {
+                    let index = self.index().ok_or(HistoryError::Closed)?;
+                    match store::image(&index, partition, (client, home), image)? {
+                        Some(bytes) => (Some(Cow::Owned(bytes)), entries),
+                        // Let go meanwhile.
+                        None => return too_early(),
+                    }
+                }
             },
         };
-        let image = if let Base::Image(image) = base { Some(image) } else { None };
+        let image = image.as_deref();
         let settings = self.recorded(partition, client, "")?.held;
         let settled = settings.gaps.iter().map(|gap| LogTime(gap.upto_ms)).max();
         let (_, replay) = self.noted(partition, |state| state.replay(client, home, settled, image))?;

@@ -31,6 +31,9 @@ const ENTRIES: u8 = b'e';
 const FLOOR: u8 = b'f';
 const IMAGE: u8 = b'i';
 
+/// Bytes of an image's record before those of the profile.
+const IMAGE_HEAD: usize = 8;
+
 /// Why the index cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IndexError {
@@ -129,7 +132,10 @@ pub(super) fn record(rest: &[u8], value: &[u8]) -> Option<Record> {
     Some(match *kind {
         ENTRIES => Record::Entries(chunk::decode(value)?),
         FLOOR => Record::Floor(Floor { position: Position(number(value, 0)?), at: LogTime(number(value, 8)?) }),
-        IMAGE => Record::Image(Image { position, at: LogTime(number(value, 0)?), bytes: value.get(8..)?.to_vec() }),
+        IMAGE => {
+            let (at, length) = (LogTime(number(value, 0)?), value.len() - IMAGE_HEAD);
+            Record::Image(Image { position, at, length, noted: None })
+        }
         _ => return None,
     })
 }
@@ -176,10 +182,11 @@ struct Noticed {
 }
 
 impl Noticed {
-    /// Adds what the index has, as far as it is not erased.
-    fn recall(&mut self, index: &Keyspace, prefix: &[u8]) -> Result<(), IndexError> {
+    /// Adds what the index has, as far as it is not erased; images, which come last, only where they are asked for.
+    fn recall(&mut self, index: &Keyspace, prefix: &[u8], images: bool) -> Result<(), IndexError> {
         let erased = self.erased;
-        for pair in index.prefix(prefix) {
+        let end = [prefix, &[if images { IMAGE + 1 } else { IMAGE }]].concat();
+        for pair in index.range(prefix.to_vec()..end) {
             let (key, value) = pair.into_inner()?;
             match record(&key[prefix.len()..], &value).ok_or_else(|| damaged(&key, &"no record"))? {
                 Record::Entries(entries) => {
@@ -270,7 +277,7 @@ pub(crate) fn write(
         if begins_anew {
             let mut kept = HashSet::new();
             if !noticed.forgotten.is_empty() {
-                match noticed.recall(index, &prefix) {
+                match noticed.recall(index, &prefix, true) {
                     Err(IndexError::Database(error)) => return Err(error),
                     // What does not read is let go with the rest.
                     Err(IndexError::Damaged(_)) | Ok(()) => noticed.sort(&notes.gaps),
@@ -290,7 +297,9 @@ pub(crate) fn write(
             batch.insert(index, entries_key(&prefix, first.position), chunk::encode(&noticed.entries));
         }
         for image in &noticed.images {
-            batch.insert(index, key(&prefix, IMAGE, image.position), image_value(image.at, &image.bytes));
+            // What is in the index already stays as it is.
+            let Some(noted) = &image.noted else { continue };
+            batch.insert(index, key(&prefix, IMAGE, image.position), image_value(image.at, noted.bytes()));
         }
     }
     for image in images {
@@ -301,21 +310,36 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// What is known of a profile: in the index, and in the notes that are not there yet. The notes were copied before.
+/// What is known of a profile: in the index, and in the notes that are not there yet. The notes were copied before. Without
+/// images it has not to be read how long those are.
 pub(crate) fn held(
     index: &Keyspace,
     partition: Partition,
-    client: &str,
-    address: &str,
+    (client, address): (&str, &str),
     notes: &Notes,
+    images: bool,
 ) -> Result<Held, IndexError> {
     let mut held = Held { gaps: notes.gaps.clone(), ..Held::default() };
     let mut noticed = Noticed::default();
     for note in notes.iter().filter(|note| note.address == address && note.client == client) {
         noticed.add(note.noted());
     }
-    noticed.recall(index, &prefix(partition, client, address))?;
+    noticed.recall(index, &prefix(partition, client, address), images)?;
     noticed.sort(&notes.gaps);
     (held.entries, held.images, held.floor) = (noticed.entries, noticed.images, noticed.floor);
     Ok(held)
+}
+
+/// The bytes of an image; nothing when it has been let go since.
+pub(crate) fn image(
+    index: &Keyspace,
+    partition: Partition,
+    (client, address): (&str, &str),
+    image: &Image,
+) -> Result<Option<Vec<u8>>, IndexError> {
+    if let Some(noted) = &image.noted {
+        return Ok(Some(noted.bytes().to_vec()));
+    }
+    let value = index.get(key(&prefix(partition, client, address), IMAGE, image.position))?;
+    Ok(value.and_then(|value| Some(value.get(IMAGE_HEAD..)?.to_vec())))
 }

@@ -41,7 +41,7 @@ impl<L: EventLog> Ledger<'_, L> {
                 None => self.replica.noted(partition, |state| current(state, client, address))?,
             };
             let index = self.replica.index().ok_or(HistoryError::Closed)?;
-            let held = store::held(&index, partition, client, address, &notes)?;
+            let held = store::held(&index, partition, (client, address), &notes, false)?;
             self.notes.insert(partition, notes);
             let recorded = Recorded::new(partition, held, self.replica.log().first(partition));
             self.known.insert(address.into(), Known { recorded, now });

@@ -10,7 +10,7 @@ use cameo_profile::{Address, LogTime, Partition, PartitionState, Position};
 use fjall::{Database, Keyspace};
 
 use super::store::{self, IndexError, Record};
-use super::{ENTRIES_KEPT, Entry, Floor, IMAGES_KEPT, Image, chunk};
+use super::{ENTRIES_KEPT, Entry, Floor, IMAGE_BYTES_KEPT, IMAGES_KEPT, Image, chunk};
 
 /// Records looked at in one step. Ours: some milliseconds.
 const STEP_RECORDS: usize = 4096;
@@ -150,7 +150,7 @@ impl Tend {
         }
         let floor = floor.or(profile.floor);
         let lost = floor.map_or(Position::START, |floor| floor.position);
-        let surplus = profile.images.len().saturating_sub(IMAGES_KEPT);
+        let surplus = surplus(&profile.images);
         for (n, (image, key)) in profile.images.iter().zip(&profile.image_keys).enumerate() {
             if n < surplus || image.position < lost || (!lives && profile.entries.is_empty()) {
                 batch.remove(index, key.as_slice());
@@ -186,6 +186,16 @@ fn chunks(mut entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
         entries = rest;
         Some(chunk)
     })
+}
+
+/// How many images, from the oldest on, are too many.
+fn surplus(images: &[Image]) -> usize {
+    let mut bytes = 0;
+    let fits = images.iter().rev().take(IMAGES_KEPT).enumerate().take_while(|(n, image)| {
+        bytes += image.length;
+        *n == 0 || bytes <= IMAGE_BYTES_KEPT
+    });
+    images.len() - fits.count()
 }
 
 /// Whether a replay would have to read too much, or will soon not be possible.
@@ -248,6 +258,18 @@ mod tests {
         fn read<R>(&self, _: Partition, read: impl FnOnce(&PartitionState) -> R) -> Option<R> {
             Some(read(&self.0))
         }
+    }
+
+    #[test]
+    fn of_images_the_latest_are_kept_as_far_as_count_and_bytes_allow() {
+        let image = |length: &usize| Image { position: Position(1), at: LogTime(1), length: *length, noted: None };
+        let surplus = |lengths: &[usize]| super::surplus(&lengths.iter().map(image).collect::<Vec<_>>());
+        assert_eq!(surplus(&[]), 0);
+        assert_eq!(surplus(&[1; IMAGES_KEPT + 3]), 3);
+        let quarter = IMAGE_BYTES_KEPT / 4;
+        assert_eq!(surplus(&[quarter; 6]), 2);
+        assert_eq!(surplus(&[1, quarter, quarter, 1, quarter, quarter]), 2);
+        assert_eq!(surplus(&[1, IMAGE_BYTES_KEPT + 1]), 1, "the last one stays");
     }
 
     #[test]

@@ -304,6 +304,7 @@ fn what_the_log_has_let_go_is_said_and_what_an_image_has_is_told() {
     }
     let recorded = rig.replica().recorded(P0, "demo", "tnt:a").unwrap();
     assert_eq!(recorded.held.images.len(), 3);
+    assert!(recorded.held.images.iter().all(|image| image.length > 0 && image.noted.is_none()), "places, no bytes");
     assert_eq!(recorded.whole_since(), None);
     for (at, profile) in &seen {
         assert_eq!(rig.as_of("tnt:a", *at), AsOf::Found(profile.clone()));

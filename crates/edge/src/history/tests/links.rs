@@ -447,7 +447,7 @@ fn an_erasure_takes_along_what_a_device_had_brought_that_follows_somebody_else_b
     let of_device = rig.replica().recorded(rig.partition("ecid:1"), "demo", "ecid:1").unwrap().held;
     let brought = |entry: &Entry| matches!(entry.touch(), Some(Touch::Visit { .. } | Touch::GivenBack));
     assert!(!of_device.entries.iter().any(brought), "{of_device:?}");
-    assert!(of_device.images.iter().all(|image| image.bytes.is_empty()), "{of_device:?}");
+    assert!(of_device.images.iter().all(|image| image.length == 0), "{of_device:?}");
 }
 
 #[test]
