@@ -56,11 +56,15 @@ pub struct StreamInfo {
     pub bytes: u64,
     /// Facts about it.
     pub metadata: BTreeMap<String, String>,
+    /// When its leader said so, by its own clock, milliseconds since 1970; 0 when it did not say.
+    pub at_ms: u64,
 }
 
 #[derive(Deserialize)]
 struct InfoAnswer {
     created: String,
+    #[serde(default)]
+    ts: String,
     config: ConfigAnswer,
     state: StateAnswer,
 }
@@ -84,7 +88,9 @@ impl From<InfoAnswer> for StreamInfo {
         let state = answer.state;
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
         let (last, bytes) = (state.last_seq, state.bytes);
-        Self { created: answer.created, first, last, bytes, metadata: answer.config.metadata }
+        let at: Result<jiff::Timestamp, _> = answer.ts.parse();
+        let at_ms = at.ok().and_then(|at| u64::try_from(at.as_millisecond()).ok()).unwrap_or_default();
+        Self { created: answer.created, first, last, bytes, metadata: answer.config.metadata, at_ms }
     }
 }
 
@@ -263,6 +269,7 @@ impl StreamWatch {
                             last: 0,
                             bytes: 0,
                             metadata: BTreeMap::new(),
+                            at_ms: 0,
                         };
                         sender.send_replace(Seen { info, at });
                     }

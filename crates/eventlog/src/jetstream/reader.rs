@@ -204,12 +204,23 @@ impl Part {
         // What is kept was read too, though no checkpoint may have it.
         let kept = self.log.recent.get().and_then(|recent| recent[self.stream].newest());
         let (partition, asked) = (*partition, kept.map_or(*asked, |kept| kept.position.max(*asked)));
-        let mut since = None;
+        let (mut since, mut short) = (None, None);
         loop {
             let ended = match self.log.end(self.stream, asked).await {
                 // One that is gone the feed will notice.
-                Ok(End::Whole | End::Gone) => return Ok(()),
-                Ok(End::Short(last)) => {
+                Ok(End::Gone) => return Ok(()),
+                Ok(End::Whole) => match short {
+                    Some(ms) if kept.is_none_or(|kept| kept.position < asked) => {
+                        match self.log.is_later(self.stream, asked, ms).await {
+                            Ok(false) => return Ok(()),
+                            Ok(true) => Some(Ended::Rewritten(end::later(name, asked))),
+                            Err(_) => None,
+                        }
+                    }
+                    _ => return Ok(()),
+                },
+                Ok(End::Short { last, at_ms }) => {
+                    short = short.or((at_ms > 0).then_some(at_ms));
                     Some(Ended::Ahead { partition, asked, last: Position(last), stream: name.clone() })
                 }
                 Ok(End::Other(position)) => Some(Ended::Rewritten(end::other(name, position))),

@@ -172,12 +172,19 @@ async fn what_grows_where_a_stream_lost_its_end_is_not_taken_for_what_was_there(
     let mut reader = waits.reader(checkpoint.clone());
     assert!(tokio::time::timeout(Duration::from_secs(1), reader.next_batch()).await.is_err(), "it looks again");
 
-    // One that has kept nothing cannot know.
+    // Its checkpoint is all that another one has.
+    let ahead = older.log(&name).await;
+    let mut beyond = ahead.reader(vec![(p0, Position(39))]);
+    assert!(tokio::time::timeout(Duration::from_secs(1), beyond.next_batch()).await.is_err(), "it looks again");
+
+    // One that has nothing cannot know.
     let other = older.log(&name).await;
     append(&other, p0, 60..100).await;
     let error = reader.next_batch().await.unwrap_err();
     assert!(matches!(error, ReadError::Rewritten(_)), "{error}");
     assert!(error.to_string().contains("another frame at position 39 than was read there"), "{error}");
+    let error = beyond.next_batch().await.unwrap_err();
+    assert!(error.to_string().contains("ended before position 39 that was read already"), "{error}");
     let later = older.log(&name).await;
     later.keep_recent(dir.path()).unwrap();
     let why = refused(&later, p0, 40).await;
