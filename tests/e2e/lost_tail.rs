@@ -27,7 +27,7 @@ fn copy_log(from: &Path, to: &Path, streams: Range<usize>) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory can be made");
     for entry in fs::read_dir(from).expect("a directory can be read") {
         let entry = entry.expect("a directory can be read");

@@ -18,6 +18,7 @@ mod history_links;
 mod identity;
 mod import;
 mod limits;
+mod lost_records;
 mod lost_tail;
 mod memory;
 mod operations;

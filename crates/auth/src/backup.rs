@@ -89,7 +89,8 @@ impl Backup {
         let mut records = BTreeMap::new();
         loop {
             let change = tokio::time::timeout(PATIENCE, watch.next()).await;
-            let change = change.map_err(|_| Unreadable("it does not tell what is in it".into()))??;
+            let change = change.map_err(|_| Unreadable("it does not tell what is in it".into()))?;
+            let change = change.map_err(|end| Unreadable(end.to_string()))?;
             match change.value.filter(|value| seal::is_sealed(value)) {
                 Some(value) => records.insert(change.key, value),
                 None => records.remove(&change.key),

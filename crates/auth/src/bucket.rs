@@ -9,6 +9,8 @@
 //!   left out; nothing else may. So a watch that lags may be past R without the effect of R: what replaced it is still to
 //!   come. Whoever has applied a change that is marked as the [last](Change::last) one knows the effect of everything up
 //!   to it.
+//! - A watch that cannot prove that what comes next follows what it has delivered ends and says so ([`WatchEnd`]): places
+//!   are given twice where a store comes back with an older disk (ADR 13).
 //! - What [`Bucket::put`] answered with [`Durability::Durable`] survives a power cut. Heartbeats need not.
 
 #[cfg(any(test, feature = "conformance"))]
@@ -147,13 +149,29 @@ pub enum PutError {
 #[error("the control bucket cannot be read: {0}")]
 pub struct Unreadable(pub String);
 
+/// Why a watch has ended, by what whoever follows the bucket has to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WatchEnd {
+    /// It cannot go on for now. A new one from the last revision goes on where it was.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// Something was not heard, and whether what was read before still stands there nobody can say: all is read again,
+    /// from the beginning.
+    #[error("the control bucket is read again from its beginning: {0}")]
+    Missed(String),
+    /// What was read is not there any more: places are given a second time. All is read again, from the beginning, and
+    /// what was proven by what was read is proven no more.
+    #[error("the control bucket has lost what was read of it: {0}")]
+    Lost(String),
+}
+
 /// A watch that goes on until it is dropped.
 pub trait Watch: Send {
     /// The next change; waits for it. May be dropped half-way without losing one.
     ///
     /// # Errors
-    /// When the watch has ended. A new one from the last revision goes on where it was.
-    fn next(&mut self) -> BoxFuture<'_, Result<Change, Unreadable>>;
+    /// When the watch has ended, then and at every further call.
+    fn next(&mut self) -> BoxFuture<'_, Result<Change, WatchEnd>>;
 }
 
 /// A control bucket.

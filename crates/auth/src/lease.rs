@@ -12,6 +12,9 @@
 //! that was committed, and so sent, before R was. Its lease ends at most `lease` of the node's clock after R's commit.
 //! A node that was never heard before R holds no lease without having seen R.
 //!
+//! All of it holds within one history of the bucket. Where acknowledged entries were lost, their places are given again, and
+//! "applied ≥ R" of before would confirm another R: so reports name the history that they are about ([`Epoch`]).
+//!
 //! Both sides count what they have read only where their watch had caught up ([`crate::bucket::Change::last`]). A watch
 //! that lags leaves out what was replaced: behind the place where a heartbeat stood, the one that replaced it may still
 //! be to come, and until then its node is unknown; so may the record that replaced a record.
@@ -40,6 +43,8 @@ pub const LEASE_DEFAULT: Duration = Duration::from_secs(10);
 pub const LEASE_SECONDS: RangeInclusive<u64> = 1..=60;
 /// Heartbeats on their way that a node keeps in mind; older ones earn no lease when they come back.
 const OUTSTANDING_MAX: usize = 128;
+/// How many entries a node may have read before the control plane has: far more than come while one of them stands still.
+const AHEAD_MAX: u64 = 10_000;
 /// By how many percent the rates of two clocks may be wrong, each. Real ones: 0.05 %.
 pub const DRIFT_PERCENT: u64 = 10;
 /// Added to a lapse: clocks are read in whole milliseconds, on both sides.
@@ -59,6 +64,13 @@ impl fmt::Display for NodeRun {
         write!(f, "{}.{}", self.node, self.run)
     }
 }
+
+/// Names a stretch of the bucket's history in which places were given once. The control plane draws a new one whenever it
+/// cannot prove that what comes follows what it has read, and writes it into the bucket; whoever reads another one than before
+/// reads everything again (ADR 13).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub String);
 
 /// A node's side: when it may decide on protected calls.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -149,8 +161,10 @@ pub fn lapse(lease: Duration) -> Duration {
 pub struct Beat {
     /// Who.
     pub run: NodeRun,
-    /// Up to which revision it has applied.
+    /// Up to which revision it has applied,
     pub applied: Revision,
+    /// and of which history.
+    pub epoch: Option<Epoch>,
     /// Its lease.
     pub lease: Duration,
     /// It has given up its lease and decides on nothing any more.
@@ -163,11 +177,18 @@ pub struct Roster {
     runs: BTreeMap<NodeRun, Heard>,
     /// Up to where the control plane has read the bucket and missed nothing.
     read: Revision,
+    /// The history that is read, and where and when its name was.
+    epoch: Option<Epoch>,
+    began: (Revision, Mono),
+    /// The name of a new history that was not read yet.
+    awaited: Option<Epoch>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Heard {
     applied: Revision,
+    /// Of which history it has applied that.
+    epoch: Option<Epoch>,
     /// Longest lease it has named: an earlier heartbeat may have earned that one.
     lease: Duration,
     at: Mono,
@@ -180,8 +201,42 @@ impl Roster {
             self.runs.remove(&beat.run);
             return;
         }
-        let heard = self.runs.entry(beat.run).or_insert(Heard { applied: beat.applied, lease: beat.lease, at: now });
-        *heard = Heard { applied: heard.applied.max(beat.applied), lease: heard.lease.max(beat.lease), at: now };
+        let before = self.runs.get(&beat.run);
+        // What was applied of another history says nothing about this one.
+        let applied = before.filter(|heard| heard.epoch == beat.epoch).map(|heard| heard.applied).unwrap_or_default();
+        let lease = before.map(|heard| heard.lease).unwrap_or_default().max(beat.lease);
+        let heard = Heard { applied: applied.max(beat.applied), epoch: beat.epoch, lease, at: now };
+        self.runs.insert(beat.run, heard);
+    }
+
+    /// The bucket is read again from its beginning, in a history of this name: nothing is confirmed before the name is
+    /// read. Says up to where anybody is known to have read in the history before; by more than [`AHEAD_MAX`] nobody is
+    /// ahead of what is read here, whatever he says.
+    pub fn begin_anew(&mut self, epoch: Epoch) -> Revision {
+        let applied = self.runs.values().map(|heard| heard.applied).max().unwrap_or_default();
+        let read = std::mem::take(&mut self.read);
+        self.awaited = Some(epoch);
+        read.max(applied.min(Revision(read.0.saturating_add(AHEAD_MAX))))
+    }
+
+    /// The name of a history was read.
+    pub fn begun(&mut self, epoch: Epoch, revision: Revision, now: Mono) {
+        if self.awaited.as_ref().is_some_and(|awaited| *awaited != epoch) {
+            return;
+        }
+        self.awaited = None;
+        if self.epoch.as_ref() == Some(&epoch) {
+            return;
+        }
+        (self.epoch, self.began) = (Some(epoch), (revision, now));
+        // A heartbeat that has earned a lease may be among what was lost, and was perhaps never read here.
+        self.runs.values_mut().for_each(|heard| heard.at = heard.at.max(now));
+    }
+
+    /// The name of the history that is read, or shall be.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&Epoch> {
+        self.awaited.as_ref().or(self.epoch.as_ref())
     }
 
     /// The bucket has been read up to here. What counts is where the watch had caught up
@@ -214,16 +269,21 @@ impl Roster {
 
     /// Begins to wait for a change that the bucket took as `revision`; `answered` is when that was answered. `None`
     /// while the bucket has not been read that far without a gap: a node heard before it may still be missing.
+    ///
+    /// A change that is older than the history that is read now is in it from where its name is: until then nodes may have
+    /// gone on without it.
     #[must_use]
     pub fn confirm(&self, revision: Revision, answered: Mono) -> Option<Confirmation> {
-        if self.read < revision {
+        let (needed, answered) = (revision.max(self.began.0), answered.max(self.began.1));
+        if self.awaited.is_some() || self.read < needed {
             return None;
         }
         let nodes = self.runs.iter().map(|(run, heard)| {
             let over = answered.min(heard.at).after(lapse(heard.lease));
             (run.clone(), Waiting { over, how: None })
         });
-        let mut confirmation = Confirmation { revision, answered, nodes: nodes.collect() };
+        let (nodes, epoch) = (nodes.collect(), self.epoch.clone());
+        let mut confirmation = Confirmation { revision, needed, epoch, answered, nodes };
         confirmation.look(self, answered);
         Some(confirmation)
     }
@@ -260,17 +320,31 @@ struct Waiting {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Confirmation {
     revision: Revision,
+    /// What has to be applied, and of which history.
+    needed: Revision,
+    epoch: Option<Epoch>,
     answered: Mono,
     nodes: BTreeMap<NodeRun, Waiting>,
 }
 
 impl Confirmation {
+    /// Whether the bucket goes on in the history in which this began. If not, it has to begin again.
+    #[must_use]
+    pub fn stands(&self, roster: &Roster) -> bool {
+        roster.awaited.is_none() && roster.epoch == self.epoch
+    }
+
     /// Takes in what has been heard, and what time it is.
     pub fn look(&mut self, roster: &Roster, now: Mono) {
+        if !self.stands(roster) {
+            return;
+        }
         let after = now.since(self.answered);
         for (run, waiting) in self.nodes.iter_mut().filter(|(_, waiting)| waiting.how.is_none()) {
             waiting.how = match roster.runs.get(run) {
-                Some(heard) if heard.applied >= self.revision => Some(How::Reported { after }),
+                Some(heard) if heard.epoch == self.epoch && heard.applied >= self.needed => {
+                    Some(How::Reported { after })
+                }
                 _ if now >= waiting.over => Some(How::Lapsed { after }),
                 None => Some(How::Left { after }),
                 Some(_) => None,

@@ -5,6 +5,9 @@
 //! beat task:   every second or more often, and at once after a change was applied: heartbeat with the revision applied
 //!              without a gap
 //! ```
+//! A watch that may have missed something, and the name of another history ([`Epoch`]), begin it all again from the first
+//! entry; what is applied meanwhile is reported of no history.
+//!
 //! Both touch the lease under one short lock; requests only read two atomics ([`crate::verifier`]).
 
 use std::collections::{BTreeSet, HashMap};
@@ -20,12 +23,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::bucket::{Bucket, Change, Durability, Expected, Key, Revision};
+use crate::bucket::{Bucket, Change, Durability, Expected, Key, Revision, WatchEnd};
 use crate::clock::{Clock, Mono};
-use crate::lease::{Beat, NodeLease, NodeRun, heartbeat_every};
+use crate::lease::{Beat, Epoch, NodeLease, NodeRun, heartbeat_every};
 use crate::record::TokenId;
 use crate::seal::Verifying;
 use crate::state::AuthState;
+use crate::token::Digest;
 use crate::verifier::{self, Shared, Verifier};
 
 #[cfg(test)]
@@ -35,6 +39,8 @@ mod tests;
 pub const BEAT_KIND: &str = "node";
 /// Kind of the keys that say when a token was last used: `used.{token}`, minutes since 1970.
 pub const USED_KIND: &str = "used";
+/// The entry with the name of the history, as the control plane writes it: [`Epoch`].
+pub const EPOCH_KEY: &str = "control.epoch";
 /// Pause before a broken watch is begun again.
 const WATCH_AGAIN: Duration = Duration::from_millis(200);
 /// How long a heartbeat may take before the next one is tried.
@@ -90,6 +96,9 @@ pub struct Heartbeat {
     pub number: u64,
     /// Up to which revision the bucket has been applied without a gap.
     pub applied: Revision,
+    /// Of which history. A node of before this was told says none, and is waited for until its lease is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     /// Its lease.
     pub lease_ms: u64,
     /// It has given up its lease for good.
@@ -103,7 +112,8 @@ impl Heartbeat {
     #[must_use]
     pub fn beat(&self) -> Beat {
         let lease = Duration::from_millis(self.lease_ms);
-        Beat { run: self.run.clone(), applied: self.applied, lease, left: self.left }
+        let (run, epoch) = (self.run.clone(), self.epoch.clone());
+        Beat { run, applied: self.applied, epoch, lease, left: self.left }
     }
 
     /// Reads the value of a `node.…` entry.
@@ -131,8 +141,8 @@ struct Inner {
     run: NodeRun,
     key: Key,
     lease: Mutex<NodeLease>,
-    /// Up to where the bucket has been applied and nothing was left out: what heartbeats report.
-    applied: AtomicU64,
+    /// Up to where the bucket has been applied and nothing was left out, and of which history: what heartbeats report.
+    applied: Mutex<(Revision, Option<Epoch>)>,
     /// Told when a record was applied: the heartbeat that reports it shall not wait for its second.
     hurry: Notify,
     leaving: AtomicBool,
@@ -145,8 +155,14 @@ struct Inner {
 /// How far a node has come.
 #[derive(Default)]
 struct Following {
-    /// Up to where it has read.
+    /// Up to where it has read,
     read: Revision,
+    /// whether it has known everything up to some place since it began at the first entry,
+    caught_up: bool,
+    /// and the name of the history that it reads.
+    epoch: Option<Epoch>,
+    /// Records as they were taken last: the same ones are not looked at again.
+    taken: HashMap<Key, Digest>,
     /// Records that could not be taken. While there is one, no lease is earned.
     refused: BTreeSet<Key>,
     /// A record was applied that no heartbeat reports yet.
@@ -187,7 +203,7 @@ impl Node {
             config,
             run,
             key,
-            applied: AtomicU64::new(0),
+            applied: Mutex::default(),
             hurry: Notify::new(),
             leaving: AtomicBool::new(false),
             earned: watch::Sender::new(false),
@@ -246,9 +262,22 @@ impl Inner {
                 Err(error) => tracing::warn!(%error, "the control bucket cannot be watched; trying again"),
                 Ok(mut watch) => loop {
                     match watch.next().await {
+                        Ok(change) if self.is_of_another_history(&change, &following) => {
+                            tracing::info!("the control plane has begun another history: all is read again");
+                            self.begin_anew(&mut following);
+                            break;
+                        }
                         Ok(change) => self.take(&change, &mut following),
                         Err(error) => {
                             tracing::warn!(%error, "the watch of the control bucket broke; it is begun again");
+                            match error {
+                                WatchEnd::Unreadable(_) => {}
+                                WatchEnd::Missed(_) => self.begin_anew(&mut following),
+                                WatchEnd::Lost(_) => {
+                                    self.give_up();
+                                    self.begin_anew(&mut following);
+                                }
+                            }
                             break;
                         }
                     }
@@ -258,10 +287,38 @@ impl Inner {
         }
     }
 
+    /// Whether a change says that places of what was read may have been given anew. Whoever begins at the first entry takes
+    /// the name that is there.
+    fn is_of_another_history(&self, change: &Change, following: &Following) -> bool {
+        change.key.as_str() == EPOCH_KEY
+            && change.revision > following.read
+            && (following.epoch.is_some() || following.caught_up)
+            && epoch_of(change) != following.epoch
+    }
+
+    /// What was read counts as not read. What the state holds stays: records have versions, and go back nowhere.
+    fn begin_anew(&self, following: &mut Following) {
+        *self.applied.lock() = (Revision(0), None);
+        (following.read, following.epoch, following.caught_up) = (Revision(0), None, false);
+        following.refused.clear();
+        following.untold = true;
+    }
+
+    /// Only a heartbeat that is sent from now on earns the lease anew.
+    fn give_up(&self) {
+        let mut lease = self.lease.lock();
+        lease.give_up();
+        self.shared.until_ms.store(0, Ordering::Release);
+    }
+
     fn take(&self, change: &Change, following: &mut Following) {
         // A watch that was begun again may start too early.
         if change.revision <= following.read {
             return;
+        }
+        if change.key.as_str() == EPOCH_KEY {
+            following.epoch = epoch_of(change);
+            following.untold = true;
         }
         if AuthState::concerns(change) {
             self.take_record(change, following);
@@ -278,19 +335,23 @@ impl Inner {
     }
 
     fn take_record(&self, change: &Change, following: &mut Following) {
+        let digest = change.value.as_deref().map(Digest::of);
+        if digest.is_some() && following.taken.get(&change.key) == digest.as_ref() {
+            following.refused.remove(&change.key);
+            return;
+        }
         let taken = self.shared.state.load().with(change, &self.config.key);
         match taken {
             Ok(state) => {
                 following.refused.remove(&change.key);
+                following.taken.extend(digest.map(|digest| (change.key.clone(), digest)));
                 self.shared.state.store(Arc::new(state));
                 self.changed.send_replace(change.revision);
             }
             Err(error) => {
                 tracing::error!(%error, "protected calls are refused until the control plane writes it anew");
                 following.refused.insert(change.key.clone());
-                let mut lease = self.lease.lock();
-                lease.give_up();
-                self.shared.until_ms.store(0, Ordering::Release);
+                self.give_up();
             }
         }
         following.untold = true;
@@ -298,8 +359,8 @@ impl Inner {
 
     /// Everything up to here has been applied: it may be reported, and the lease is earned.
     fn caught_up(&self, following: &mut Following) {
-        // Release: whoever reads this sees the state it stands for.
-        self.applied.store(following.read.0, Ordering::Release);
+        following.caught_up = true;
+        *self.applied.lock() = (following.read, following.epoch.clone());
         if following.refused.is_empty() {
             let mut lease = self.lease.lock();
             lease.caught_up();
@@ -333,13 +394,14 @@ impl Inner {
     async fn send_beat(&self) {
         let status = (self.config.status)();
         // Before the moment is read: what is applied later is reported by the next one.
-        let applied = Revision(self.applied.load(Ordering::Acquire));
+        let (applied, epoch) = self.applied.lock().clone();
         let number = self.lease.lock().sending(self.shared.clock.mono());
         let beat = Heartbeat {
             run: self.run.clone(),
             roles: self.config.roles.clone(),
             number,
             applied,
+            epoch,
             lease_ms: u64::try_from(self.config.lease.as_millis()).unwrap_or(u64::MAX),
             left: self.leaving.load(Ordering::Relaxed),
             status,
@@ -371,6 +433,13 @@ impl Inner {
     fn measure(&self) {
         let left = self.shared.until_ms.load(Ordering::Relaxed).saturating_sub(self.shared.clock.mono().0);
         metrics::gauge!("cameo_auth_lease_seconds").set(left as f64 / 1000.0);
-        metrics::gauge!("cameo_auth_revision").set(self.applied.load(Ordering::Relaxed) as f64);
+        metrics::gauge!("cameo_auth_revision").set(self.applied.lock().0.0 as f64);
     }
+}
+
+/// The name of a history, out of its entry.
+#[must_use]
+pub fn epoch_of(change: &Change) -> Option<Epoch> {
+    let text = std::str::from_utf8(change.value.as_deref()?).ok()?;
+    Some(Epoch(text.to_owned()))
 }

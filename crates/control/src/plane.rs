@@ -5,6 +5,7 @@
 //! let go of what was before.
 
 mod access;
+mod anew;
 mod change;
 mod clients;
 mod cluster;
@@ -160,6 +161,8 @@ struct Inner {
     view: RwLock<View>,
     /// The revision that the view has read up to.
     read: watch::Sender<Revision>,
+    /// How often the view was begun anew; rises when it is.
+    pass: watch::Sender<u64>,
     /// Held while a rule over several records is checked and the change that it allows is made: there is always an
     /// admin, an organisation belongs to one client, names and numbers are bounded. The records themselves change by
     /// compare-and-set, which sees only one of them.
@@ -194,6 +197,7 @@ impl Plane {
         let plane = Self(Arc::new(Inner {
             view: RwLock::new(View::new(config.sealer.verifying())),
             read: watch::Sender::new(Revision(0)),
+            pass: watch::Sender::new(0),
             rules: tokio::sync::Mutex::new(()),
             sessions: Sessions::default(),
             throttle: Throttle::default(),
@@ -208,16 +212,14 @@ impl Plane {
         // Told from the start: Prometheus sees no rise of what was not there before.
         metrics::counter!("cameo_audit_failed_total").increment(0);
         metrics::counter!("cameo_sign_in_failed_total").increment(0);
+        plane.0.view.write().roster.begin_anew(anew::draw()?);
         tokio::spawn(view::follow(Arc::downgrade(&plane.0)));
-        // An entry of our own: when the view has it, it has everything before it.
-        let key = Key::new("control.started").map_err(|error| OpenError::Unwritable(error.to_string()))?;
-        let now = Bytes::from(plane.unix_ms().to_string());
-        let put = plane.0.config.bucket.put(key, now, Expected::Any, Durability::Durable).await;
-        let revision = put.map_err(|error| OpenError::Unwritable(error.to_string()))?;
-        plane.caught_up(revision).await;
+        plane.0.read_whole().await.map_err(OpenError::Unwritable)?;
         if let Some(foreign) = plane.0.view.read().foreign() {
             return Err(OpenError::Foreign(foreign));
         }
+        let named = plane.0.name_history().await.map_err(OpenError::Unwritable)?;
+        plane.caught_up(named).await;
         tokio::spawn(view::sweep(Arc::downgrade(&plane.0)));
         Ok(plane)
     }
@@ -244,8 +246,7 @@ impl Plane {
 
     /// Waits until the view has read up to a revision.
     pub(crate) async fn caught_up(&self, revision: Revision) {
-        // The sender lives in `self`.
-        let _ = self.0.read.subscribe().wait_for(|read| *read >= revision).await;
+        self.0.caught_up(revision).await;
     }
 
     /// Whether a principal may; a refusal goes into the audit log.
@@ -321,6 +322,7 @@ impl Plane {
     /// `Ok(None)` when somebody else was first.
     async fn put(&self, key: Key, sealed: Bytes, expected: Expected) -> Result<Option<Revision>, Problem> {
         let bucket = &self.0.config.bucket;
+        let place = self.place();
         let revision = match bucket.put(key.clone(), sealed.clone(), expected, Durability::Durable).await {
             Ok(revision) => revision,
             Err(PutError::Conflict) => return Ok(None),
@@ -332,7 +334,13 @@ impl Plane {
                 ours.ok_or(Problem::Unknown(why))?.revision
             }
         };
-        self.caught_up(revision).await;
+        if !self.stands(place, revision).await {
+            // It may be among what was lost, and is restored only if the view had read it by then.
+            let found = bucket.get(&key).await.map_err(|error| Problem::Unknown(error.to_string()))?;
+            if found.is_none_or(|entry| entry.value != sealed) {
+                return Err(Problem::Unknown(anew::LOST.into()));
+            }
+        }
         Ok(Some(revision))
     }
 }

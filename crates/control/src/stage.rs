@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cameo_auth::bucket::{
-    Bucket, Durability, Entry as BucketEntry, Expected, Key, LocalBucket, PutError, Unreadable, Watch,
+    Bucket, Change, Durability, Entry as BucketEntry, Expected, Key, LocalBucket, PutError, Unreadable, Watch, WatchEnd,
 };
 use cameo_auth::clock::{Clock, Mono};
 use cameo_auth::lease::NodeRun;
@@ -18,7 +18,7 @@ use cameo_auth::seal::Sealer;
 use cameo_auth::{Node, NodeConfig, Revision, Role};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use zeroize::Zeroizing;
 
 use crate::audit::{AuditLog, Entry, Filter, Page, Unusable};
@@ -50,9 +50,11 @@ impl Clock for HandClock {
     }
 }
 
-/// A bucket whose durable writes pass a gate.
+/// A bucket whose durable writes pass a gate, and that may come back as it was before.
 pub(crate) struct GatedBucket {
-    inner: LocalBucket,
+    inner: Mutex<LocalBucket>,
+    /// Told when it has lost something.
+    lost: watch::Sender<()>,
     /// Closed by taking its one permit.
     pub(crate) gate: Semaphore,
     /// Writes that are said to have failed, although they were stored: their number.
@@ -61,9 +63,52 @@ pub(crate) struct GatedBucket {
     pub(crate) writes: AtomicU64,
 }
 
+impl GatedBucket {
+    fn inner(&self) -> LocalBucket {
+        self.inner.lock().clone()
+    }
+
+    /// One that holds the same.
+    pub(crate) async fn copy(&self) -> LocalBucket {
+        let (copy, mut watch) = (LocalBucket::in_memory(), self.inner().watch(Revision(0)).await.unwrap());
+        loop {
+            let Change { key, value, last, .. } = watch.next().await.unwrap();
+            if let Some(value) = value {
+                copy.put(key, value, Expected::Any, Durability::Durable).await.unwrap();
+            }
+            if last {
+                return copy;
+            }
+        }
+    }
+
+    /// Goes on as this one.
+    pub(crate) fn come_back_as(&self, older: LocalBucket) {
+        *self.inner.lock() = older;
+        self.lost.send_replace(());
+    }
+}
+
+struct Losing {
+    watch: Box<dyn Watch>,
+    lost: watch::Receiver<()>,
+}
+
+impl Watch for Losing {
+    fn next(&mut self) -> BoxFuture<'_, Result<Change, WatchEnd>> {
+        Box::pin(async {
+            tokio::select! {
+                biased;
+                _ = self.lost.changed() => Err(WatchEnd::Lost("its end".into())),
+                change = self.watch.next() => change,
+            }
+        })
+    }
+}
+
 impl Bucket for GatedBucket {
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<BucketEntry>, Unreadable>> {
-        self.inner.get(key)
+        Box::pin(async move { self.inner().get(key).await })
     }
 
     fn put(
@@ -80,21 +125,25 @@ impl Bucket for GatedBucket {
                 let left = self.lose.load(Ordering::SeqCst);
                 if left > 0 {
                     self.lose.store(left - 1, Ordering::SeqCst);
-                    self.inner.put(key, value, expected, durability).await?;
+                    self.inner().put(key, value, expected, durability).await?;
                     return Err(PutError::Unknown("the connection broke".into()));
                 }
             }
-            self.inner.put(key, value, expected, durability).await
+            self.inner().put(key, value, expected, durability).await
         })
     }
 
     fn delete(&self, key: Key, expected: Expected) -> BoxFuture<'_, Result<Revision, PutError>> {
         self.writes.fetch_add(1, Ordering::SeqCst);
-        self.inner.delete(key, expected)
+        Box::pin(async move { self.inner().delete(key, expected).await })
     }
 
     fn watch(&self, after: Revision) -> BoxFuture<'_, Result<Box<dyn Watch>, Unreadable>> {
-        self.inner.watch(after)
+        Box::pin(async move {
+            let lost = self.lost.subscribe();
+            let watch = self.inner().watch(after).await?;
+            Ok(Box::new(Losing { watch, lost }) as Box<dyn Watch>)
+        })
     }
 }
 
@@ -162,9 +211,9 @@ pub(crate) struct Stage {
 impl Stage {
     /// An empty control plane.
     pub(crate) async fn empty() -> Self {
-        let inner = LocalBucket::in_memory();
         let bucket = Arc::new(GatedBucket {
-            inner,
+            inner: Mutex::new(LocalBucket::in_memory()),
+            lost: watch::Sender::new(()),
             gate: Semaphore::new(1),
             lose: AtomicU64::new(0),
             writes: AtomicU64::new(0),
@@ -217,6 +266,7 @@ impl Stage {
             roles: vec!["edge".into()],
             number: 1,
             applied: Revision(0),
+            epoch: None,
             lease_ms: u64::try_from(lease.as_millis()).unwrap(),
             left: false,
             status: NodeStatus::default(),

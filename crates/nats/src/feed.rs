@@ -6,6 +6,9 @@
 //!             The last message may be the one that got lost (a new leader does not republish what it took as a
 //!             follower): what publishes were answered is compared often, and the stream looked at every second
 //! ```
+//! Where entries replace each other (a key-value bucket), a gap cannot be told from what was replaced, nor a stream that goes
+//! on from one that lost its end and has grown again: there the feed ends instead, and whoever reads begins anew.
+//!
 //! Nothing here depends on which server is asked, or on any state in one: a connection that moves, a leader that dies and
 //! a message that is dropped are all the same case, a gap that is filled.
 
@@ -47,7 +50,8 @@ pub struct FeedOptions {
     pub tail: String,
     /// Everything after this sequence.
     pub after: u64,
-    /// No sequence is ever left out: nothing is replaced, and nothing deleted but from the front.
+    /// No sequence is ever left out: nothing is replaced, and nothing deleted but from the front. Where it is not so, the
+    /// feed ends as soon as it has missed something ([`FeedError::Missed`]).
     pub contiguous: bool,
 }
 
@@ -74,6 +78,15 @@ pub enum FeedError {
         /// The last one there.
         last: u64,
     },
+    /// A message was not heard, or the connection was lost, since the end of a stream was reached in which messages are
+    /// replaced: whether what was read before still stands there cannot be told.
+    #[error("stream {stream}: what came after message {read} may have been missed")]
+    Missed {
+        /// Which stream.
+        stream: String,
+        /// What was read.
+        read: u64,
+    },
     /// A place was given twice, or messages in the middle are gone.
     #[error("stream {stream}: {what}")]
     Rewritten {
@@ -98,12 +111,15 @@ impl Feed {
     pub fn start(nats: Nats, stream: StreamWatch, options: FeedOptions) -> Self {
         let (sender, batches) = mpsc::channel(BATCHES);
         let created = stream.seen().info.created;
+        let losses = nats.losses();
         let cursor = options.after;
         let reader = Reader {
             nats,
             stream,
             options,
             created,
+            losses,
+            at_end: false,
             cursor,
             sender,
             times: VecDeque::new(),
@@ -167,6 +183,10 @@ struct Reader {
     options: FeedOptions,
     /// When the stream was made that is read.
     created: String,
+    /// How many connections had been lost when it began.
+    losses: u64,
+    /// The end of the stream was reached once.
+    at_end: bool,
     /// The last sequence that was delivered.
     cursor: u64,
     sender: mpsc::Sender<Result<Vec<Stored>, FeedError>>,
@@ -205,6 +225,7 @@ impl Reader {
             self.wait().await?;
         };
         self.fill_for_sure().await?;
+        self.at_end = true;
         let mut compare = tokio::time::interval(COMPARE_EVERY);
         compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut compared = self.cursor;
@@ -219,11 +240,15 @@ impl Reader {
                 seen = self.stream.next() => {
                     self.suspect(&seen)?;
                     // Told of nothing that follows: the last message may have been lost on its way here.
-                    if seen.info.last > self.cursor {
+                    if !self.options.contiguous {
+                        // It may still be on its way here; if it is not, the next comparisons tell.
+                        self.stream.tell(seen.info.last);
+                    } else if seen.info.last > self.cursor {
                         self.fill().await?;
                     }
                 }
                 _ = compare.tick() => {
+                    self.check_connection()?;
                     if compared == self.cursor && self.stream.told() > self.cursor {
                         self.fill().await?;
                     }
@@ -236,6 +261,7 @@ impl Reader {
 
     /// Delivers what the end of the stream has ready, or fills the gap before it.
     async fn live(&mut self, first: Stored, tail: &mut Subscription) -> Result<(), Stop> {
+        self.check_connection()?;
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut next = Some(first);
         while let Some(mut message) = next {
@@ -297,6 +323,7 @@ impl Reader {
     /// Reads what is behind the cursor.
     async fn fill(&mut self) -> Result<Filled, Stop> {
         loop {
+            self.check_connection()?;
             let batch = self.nats.direct_batch(&self.options.stream, &self.options.filter, self.cursor + 1).await;
             let batch = match batch {
                 Ok(batch) => batch,
@@ -315,6 +342,9 @@ impl Reader {
             };
             self.pause = AGAIN.0;
             let done = end.last;
+            if self.at_end && !self.options.contiguous {
+                return Err(self.missed());
+            }
             if self.options.contiguous {
                 let follows = |(n, message): (u64, &Stored)| message.seq == self.cursor + 1 + n;
                 if !(0..).zip(&batch).all(follows) {
@@ -359,6 +389,15 @@ impl Reader {
         }
     }
 
+    /// What was not heard while there was no connection may have been anything, also the same places anew.
+    fn check_connection(&self) -> Result<(), Stop> {
+        if self.options.contiguous || self.nats.losses() == self.losses { Ok(()) } else { Err(self.missed()) }
+    }
+
+    fn missed(&self) -> Stop {
+        FeedError::Missed { stream: self.options.stream.clone(), read: self.cursor }.into()
+    }
+
     fn trimmed(&self, first: u64) -> Stop {
         FeedError::Trimmed { stream: self.options.stream.clone(), wanted: self.cursor + 1, first }.into()
     }
@@ -374,8 +413,13 @@ impl Reader {
     /// A message that has been delivered comes again: the same one?
     fn check_again(&self, message: &Stored) -> Result<(), Stop> {
         let known = self.times.binary_search_by_key(&message.seq, |(seq, _)| *seq);
-        let Some((_, at_ns)) = known.ok().and_then(|at| self.times.get(at)) else { return Ok(()) };
-        if *at_ns == message.at_ns {
+        let same = match known.ok().and_then(|at| self.times.get(at)) {
+            Some((_, at_ns)) => *at_ns == message.at_ns,
+            // It had been replaced when this place was read. Then it is older than what was read last.
+            None if !self.options.contiguous => self.times.back().is_none_or(|(_, newest)| message.at_ns <= *newest),
+            None => true,
+        };
+        if same {
             return Ok(());
         }
         let what = format!("place {} was given twice: acknowledged messages were lost", message.seq);

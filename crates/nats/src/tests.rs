@@ -171,6 +171,35 @@ async fn a_stream_that_lost_what_was_read_ends_its_feeds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_messages_are_replaced_a_feed_ends_rather_than_miss_one() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    let nats = servers.connect("a").await;
+    let info = nats.ensure_stream(&StreamSpec { per_subject: 1, ..spec("S", 1) }).await.unwrap();
+    let stream = StreamWatch::start(nats.clone(), "S".into(), info);
+    let start = |tail: &str| {
+        let options = FeedOptions { tail: tail.into(), contiguous: false, ..options("S", 0) };
+        Feed::start(nats.clone(), stream.clone(), options)
+    };
+    let next = async |feed: &mut Feed| tokio::time::timeout(PATIENCE, feed.next()).await.expect("it goes on");
+    let places = |batch: Vec<crate::Stored>| batch.iter().map(|message| message.seq).collect::<Vec<_>>();
+    for n in 1..=6 {
+        publish(&nats, "S", n).await;
+    }
+    let (mut feed, mut deaf) = (start("S.tail.*"), start("S.nowhere"));
+    assert_eq!(next(&mut feed).await.map(places), Ok(vec![4, 5, 6]));
+    assert_eq!(next(&mut deaf).await.map(places), Ok(vec![4, 5, 6]));
+    publish(&nats, "S", 7).await;
+    // The message is there to be read, but what was told between it and the last one is not known.
+    assert_eq!(next(&mut deaf).await.unwrap_err(), FeedError::Missed { stream: "S".into(), read: 6 });
+    assert_eq!(next(&mut feed).await.map(places), Ok(vec![7]));
+    servers.kill(0);
+    servers.restart(0);
+    assert_eq!(next(&mut feed).await.unwrap_err(), FeedError::Missed { stream: "S".into(), read: 7 });
+    nats.up().await;
+    assert_eq!(next(&mut start("S.tail.*")).await.map(places), Ok(vec![5, 6, 7]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_work_queue_gives_each_message_until_it_is_handled() {
     let Some(servers) = Servers::start(1).await else { return };
     let nats = servers.connect("a").await;

@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cameo_nats::stream::{StreamSpec, StreamWatch};
-use cameo_nats::{Feed, FeedOptions, Nats, Publish, PublishError, RequestError, Stored};
+use cameo_nats::{Feed, FeedError, FeedOptions, Nats, Publish, PublishError, RequestError, Stored};
 use futures_util::future::BoxFuture;
 
-use super::{Bucket, Change, Durability, Entry, Expected, Key, PutError, Revision, Unreadable, VALUE_BYTES, Watch};
+use super::{
+    Bucket, Change, Durability, Entry, Expected, Key, PutError, Revision, Unreadable, VALUE_BYTES, Watch, WatchEnd,
+};
 
 /// How long a write or a read is tried: longer than the election of the stream's leader, which was seen to take 4 to 5 s.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -207,6 +209,15 @@ impl Bucket for NatsBucket {
     }
 }
 
+fn end_of(error: FeedError) -> WatchEnd {
+    match error {
+        FeedError::Missed { .. } => WatchEnd::Missed(error.to_string()),
+        FeedError::Ahead { .. } | FeedError::Rewritten { .. } | FeedError::Trimmed { .. } => {
+            WatchEnd::Lost(error.to_string())
+        }
+    }
+}
+
 struct NatsWatch {
     feed: Feed,
     prefix: String,
@@ -224,13 +235,13 @@ impl NatsWatch {
 }
 
 impl Watch for NatsWatch {
-    fn next(&mut self) -> BoxFuture<'_, Result<Change, Unreadable>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Change, WatchEnd>> {
         Box::pin(async move {
             loop {
                 if let Some(change) = self.ready.pop_front() {
                     return Ok(change);
                 }
-                let stored = self.feed.next().await.map_err(|error| Unreadable(error.to_string()))?;
+                let stored = self.feed.next().await.map_err(end_of)?;
                 let changes: Result<Vec<_>, _> = stored.into_iter().map(|stored| self.change(stored)).collect();
                 self.ready.extend(changes?);
             }

@@ -20,7 +20,9 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Bucket, Change, Durability, Entry, Expected, Key, PutError, Revision, Unreadable, VALUE_BYTES, Watch};
+use super::{
+    Bucket, Change, Durability, Entry, Expected, Key, PutError, Revision, Unreadable, VALUE_BYTES, Watch, WatchEnd,
+};
 
 /// Revisions that one durable write reserves, so that those of ephemeral entries are not given out again after a restart.
 const REVISION_STEP: u64 = 1 << 20;
@@ -347,7 +349,7 @@ struct LocalWatch {
 }
 
 impl Watch for LocalWatch {
-    fn next(&mut self) -> BoxFuture<'_, Result<Change, Unreadable>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Change, WatchEnd>> {
         Box::pin(async move {
             loop {
                 // Marked as seen before looking: what is written between the look and the wait wakes the wait.

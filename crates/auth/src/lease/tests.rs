@@ -102,7 +102,7 @@ fn run(name: &str) -> NodeRun {
 }
 
 fn beat(name: &str, applied: u64) -> Beat {
-    Beat { run: run(name), applied: Revision(applied), lease: ms(900), left: false }
+    Beat { run: run(name), applied: Revision(applied), epoch: None, lease: ms(900), left: false }
 }
 
 #[test]
@@ -179,6 +179,56 @@ fn a_change_is_confirmed_node_by_node() {
         ("d.1", How::Reported { after: ms(0) }),
     ];
     assert_eq!(how, expected.map(|(run, how)| (run.to_owned(), how)));
+}
+
+#[test]
+fn what_was_applied_of_another_history_confirms_nothing() {
+    let epoch = |name: &str| Epoch(name.into());
+    let of = |name: &str, applied, history: &str| Beat { epoch: Some(epoch(history)), ..beat(name, applied) };
+    let mut roster = Roster::default();
+    roster.begin_anew(epoch("one"));
+    roster.heard(beat("a", 3), Mono(1000));
+    roster.read_to(Revision(5), true);
+    assert_eq!(roster.confirm(Revision(4), Mono(1000)), None, "the history has no name yet");
+    roster.begun(epoch("one"), Revision(6), Mono(1000));
+    roster.read_to(Revision(6), true);
+    for name in ["a", "b"] {
+        roster.heard(of(name, 100, "one"), Mono(5000));
+    }
+    roster.read_to(Revision(100), true);
+    let mut before = roster.confirm(Revision(101), Mono(5000));
+    assert_eq!(before, None);
+    roster.read_to(Revision(101), true);
+    before = roster.confirm(Revision(101), Mono(5000));
+    assert!(!before.as_ref().unwrap().is_done());
+
+    // The bucket ends at 90 again.
+    assert_eq!(roster.begin_anew(epoch("two")), Revision(101));
+    roster.heard(of("a", 100, "one"), Mono(5100));
+    roster.begun(epoch("one"), Revision(6), Mono(5100));
+    roster.read_to(Revision(95), true);
+    assert_eq!(roster.confirm(Revision(95), Mono(5100)), None, "no name was read that was written since");
+    let mut before = before.unwrap();
+    before.look(&roster, Mono(99_000));
+    assert!(!before.stands(&roster) && !before.is_done(), "time alone proves nothing of nodes that may go on");
+    roster.begun(epoch("two"), Revision(97), Mono(5200));
+    roster.heard(of("a", 100, "one"), Mono(5200));
+    roster.read_to(Revision(98), true);
+    assert_eq!(roster.confirm(Revision(101), Mono(5000)), None, "a change of before is in what was read by then");
+    let mut confirmation = roster.confirm(Revision(95), Mono(5100)).unwrap();
+    assert_eq!((confirmation.revision(), confirmation.is_done()), (Revision(95), false));
+    roster.heard(of("a", 96, "two"), Mono(5210));
+    confirmation.look(&roster, Mono(5210));
+    assert!(confirmation.nodes().all(|(_, how)| how.is_none()), "it has the record's place, and not yet the name's");
+    roster.heard(of("a", 97, "two"), Mono(5220));
+    confirmation.look(&roster, Mono(5220));
+    let how: Vec<_> = confirmation.nodes().map(|(run, how)| (run.to_string(), how)).collect();
+    assert_eq!(how, [("a.1".into(), Some(How::Reported { after: ms(20) })), ("b.1".into(), None)]);
+    // From where the name was read on: what it had proven before may be lost.
+    confirmation.look(&roster, Mono(5200).after(lapse(ms(900)) - ms(1)));
+    assert!(!confirmation.is_done());
+    confirmation.look(&roster, Mono(5200).after(lapse(ms(900))));
+    assert!(confirmation.is_done());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use super::*;
-use crate::bucket::{Entry, LocalBucket, PutError, Unreadable, Watch};
+use crate::bucket::{Entry, LocalBucket, PutError, Unreadable, Watch, WatchEnd};
 use crate::record::{ClientRecord, NewToken};
 use crate::role::Scope;
 use crate::seal::Sealer;
@@ -32,17 +32,25 @@ impl Clock for Hand {
     }
 }
 
-/// A bucket whose line can be cut.
+/// A bucket whose line can be cut, and that may be an older one when the line is whole again.
 struct Line {
-    bucket: LocalBucket,
+    bucket: Mutex<LocalBucket>,
     cut: watch::Sender<bool>,
+    /// What those who watch are told when it is cut.
+    end: Arc<Mutex<WatchEnd>>,
     /// Watches that were asked for while it was cut.
     refused: AtomicUsize,
 }
 
+impl Line {
+    fn bucket(&self) -> LocalBucket {
+        self.bucket.lock().clone()
+    }
+}
+
 impl Bucket for Line {
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Entry>, Unreadable>> {
-        self.bucket.get(key)
+        Box::pin(async move { self.bucket().get(key).await })
     }
 
     fn put(
@@ -55,11 +63,11 @@ impl Bucket for Line {
         if *self.cut.borrow() {
             return Box::pin(std::future::ready(Err(PutError::Unknown("the line is cut".into()))));
         }
-        self.bucket.put(key, value, expected, durability)
+        Box::pin(async move { self.bucket().put(key, value, expected, durability).await })
     }
 
     fn delete(&self, key: Key, expected: Expected) -> BoxFuture<'_, Result<Revision, PutError>> {
-        self.bucket.delete(key, expected)
+        Box::pin(async move { self.bucket().delete(key, expected).await })
     }
 
     fn watch(&self, after: Revision) -> BoxFuture<'_, Result<Box<dyn Watch>, Unreadable>> {
@@ -68,8 +76,8 @@ impl Bucket for Line {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(Unreadable("the line is cut".into()));
             }
-            let watch = self.bucket.watch(after).await?;
-            Ok(Box::new(Cut { watch, cut: self.cut.subscribe() }) as Box<dyn Watch>)
+            let watch = self.bucket().watch(after).await?;
+            Ok(Box::new(Cut { watch, cut: self.cut.subscribe(), end: Arc::clone(&self.end) }) as Box<dyn Watch>)
         })
     }
 }
@@ -77,14 +85,15 @@ impl Bucket for Line {
 struct Cut {
     watch: Box<dyn Watch>,
     cut: watch::Receiver<bool>,
+    end: Arc<Mutex<WatchEnd>>,
 }
 
 impl Watch for Cut {
-    fn next(&mut self) -> BoxFuture<'_, Result<Change, Unreadable>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Change, WatchEnd>> {
         Box::pin(async {
             tokio::select! {
                 biased;
-                _ = self.cut.wait_for(|cut| *cut) => Err(Unreadable("the line is cut".into())),
+                _ = self.cut.wait_for(|cut| *cut) => Err(self.end.lock().clone()),
                 change = self.watch.next() => change,
             }
         })
@@ -102,7 +111,8 @@ struct World {
 impl World {
     async fn new() -> Self {
         let (cut, refused) = (watch::Sender::new(false), AtomicUsize::new(0));
-        let line = Arc::new(Line { bucket: LocalBucket::in_memory(), cut, refused });
+        let end = Arc::new(Mutex::new(Unreadable("the line is cut".into()).into()));
+        let line = Arc::new(Line { bucket: Mutex::new(LocalBucket::in_memory()), cut, end, refused });
         let mut record = ClientRecord::new(&ClientCode::new("demo").unwrap(), TODAY_MS).unwrap();
         record.require_authentication = true;
         let secret = Secret::generate(SecretKind::ProfileToken).unwrap();
@@ -127,7 +137,7 @@ impl World {
     }
 
     async fn write(&self, value: Option<Bytes>) -> Revision {
-        let bucket = &self.line.bucket;
+        let bucket = self.line.bucket();
         let written = match value {
             Some(value) => bucket.put(Self::key(), value, Expected::Any, Durability::Durable).await,
             None => bucket.delete(Self::key(), Expected::Any).await,
@@ -158,7 +168,7 @@ impl World {
 
     async fn beat(&self, run: &NodeRun) -> Option<Heartbeat> {
         let key = Key::new(format!("{BEAT_KIND}.{run}")).unwrap();
-        let entry = self.line.bucket.get(&key).await.unwrap()?;
+        let entry = self.line.bucket().get(&key).await.unwrap()?;
         Some(Heartbeat::read(&entry.value).unwrap())
     }
 }
@@ -254,16 +264,93 @@ async fn the_last_use_of_a_token_is_told() {
     let node = world.start("edge-1").unwrap();
     node.synced().await;
     let used = Key::new(format!("{USED_KIND}.t")).unwrap();
-    assert_eq!(world.line.bucket.get(&used).await.unwrap(), None);
+    assert_eq!(world.line.bucket().get(&used).await.unwrap(), None);
     assert_eq!(world.check(&node), Ok(()));
-    until("told", async || world.line.bucket.get(&used).await.unwrap().is_some()).await;
-    let entry = world.line.bucket.get(&used).await.unwrap().unwrap();
+    until("told", async || world.line.bucket().get(&used).await.unwrap().is_some()).await;
+    let entry = world.line.bucket().get(&used).await.unwrap().unwrap();
     assert_eq!(entry.value, (TODAY_MS / 60_000).to_string());
     // Once a minute is enough.
     let number = world.beat(node.run()).await.unwrap().number;
     assert_eq!(world.check(&node), Ok(()));
     until("beats on", async || world.beat(node.run()).await.unwrap().number > number + 1).await;
-    assert_eq!(world.line.bucket.get(&used).await.unwrap().unwrap().revision, entry.revision);
+    assert_eq!(world.line.bucket().get(&used).await.unwrap().unwrap().revision, entry.revision);
+}
+
+impl World {
+    async fn name_history(&self, name: &str) {
+        let key = Key::new(EPOCH_KEY).unwrap();
+        self.line.bucket().put(key, name.to_owned().into(), Expected::Any, Durability::Durable).await.unwrap();
+    }
+
+    /// The bucket comes back without what was written since this record, and goes on in its own way beyond every place that
+    /// was given before.
+    async fn lose(&self, older: Bytes, then: Option<Bytes>) {
+        let beyond = self.line.bucket();
+        let older_bucket = LocalBucket::in_memory();
+        *self.line.bucket.lock() = older_bucket.clone();
+        self.write(Some(older)).await;
+        self.name_history("one").await;
+        if let Some(then) = then {
+            self.write(Some(then)).await;
+        }
+        let filler = || Key::new("used.filler").unwrap();
+        let end = beyond.put(filler(), Bytes::new(), Expected::Any, Durability::Durable).await.unwrap();
+        while older_bucket.put(filler(), Bytes::new(), Expected::Any, Durability::Ephemeral).await.unwrap() <= end {}
+    }
+
+    async fn cut(&self) {
+        let before = self.line.refused.load(Ordering::Relaxed);
+        self.line.cut.send_replace(true);
+        until("cut off", async || self.line.refused.load(Ordering::Relaxed) > before).await;
+    }
+}
+
+#[tokio::test]
+async fn the_name_of_another_history_has_everything_read_again_also_what_stands_at_places_that_were_read() {
+    let mut world = World::new().await;
+    world.name_history("one").await;
+    let node = world.start("edge-1").unwrap();
+    node.synced().await;
+    let reported = async |epoch: &str| {
+        let beat = world.line.bucket().get(&node.inner.key).await.unwrap();
+        let beat = beat.and_then(|entry| Heartbeat::read(&entry.value));
+        beat.is_some_and(|beat| beat.applied > Revision(0) && beat.epoch == Some(Epoch(epoch.into())))
+    };
+    until("it reports of the history", async || reported("one").await).await;
+    let older = world.line.bucket().get(&World::key()).await.unwrap().unwrap().value;
+    // It goes on where it was, and hears nothing of what has been given twice.
+    world.cut().await;
+    world.record.version += 1;
+    world.record.tokens.clear();
+    let rotated = world.sealer.seal(&World::key(), &world.record);
+    world.lose(older, Some(rotated)).await;
+    world.line.cut.send_replace(false);
+    until("it goes on", async || reported("one").await).await;
+    assert_eq!(world.check(&node), Ok(()), "what it cannot know; and so its reports of this history count for nothing");
+    world.name_history("two").await;
+    until("it has read all again", async || world.check(&node) == Err(Denied::Unknown)).await;
+    until("it reports of the new history", async || reported("two").await).await;
+}
+
+#[tokio::test]
+async fn a_node_whose_bucket_has_lost_what_it_read_gives_up_its_lease_and_takes_nothing_older() {
+    let mut world = World::new().await;
+    world.name_history("one").await;
+    let node = world.start("edge-1").unwrap();
+    node.synced().await;
+    let older = world.line.bucket().get(&World::key()).await.unwrap().unwrap().value;
+    world.commit(|record| record.tokens.clear()).await;
+    until("revoked", async || world.check(&node) == Err(Denied::Unknown)).await;
+    *world.line.end.lock() = WatchEnd::Lost("its end".into());
+    world.cut().await;
+    assert_eq!(world.check(&node), Err(Denied::NoLease));
+    world.lose(older, None).await;
+    world.line.cut.send_replace(false);
+    let reads = async || node.inner.applied.lock().0 > Revision(0);
+    until("it has read all again", reads).await;
+    assert_eq!(world.check(&node), Err(Denied::NoLease), "what is older than what it knows is refused");
+    world.write(Some(world.sealer.seal(&World::key(), &world.record))).await;
+    until("the record is there again", async || world.check(&node) == Err(Denied::Unknown)).await;
 }
 
 #[tokio::test]

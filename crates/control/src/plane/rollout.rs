@@ -98,7 +98,7 @@ impl Plane {
             let now = self.0.config.clock.mono();
             {
                 let view = self.0.view.read();
-                match &mut begun {
+                match begun.as_mut().filter(|begun| begun.stands(&view.roster)) {
                     None => begun = view.roster.confirm(revision, answered),
                     Some(confirmation) => confirmation.look(&view.roster, now),
                 }

@@ -364,9 +364,9 @@ async fn a_revision_counts_as_read_only_where_the_watch_had_caught_up() {
         value: Some(Bytes::from_static(b"1")),
         last,
     };
-    inner.take(&change(2, false));
+    inner.take(&change(2, false), 0);
     assert_eq!(*inner.read.borrow(), before);
-    inner.take(&change(3, true));
+    inner.take(&change(3, true), 0);
     assert_eq!(*inner.read.borrow(), Revision(before.0 + 3));
 }
 
@@ -419,7 +419,7 @@ async fn the_last_use_of_a_token_goes_with_it() {
     let read = *inner.read.borrow();
     let ahead = Change { key: entry(&ids[1]), value: Some("1".into()), revision: Revision(read.0 + 1), last: false };
     let before = stage.bucket.writes.load(Ordering::SeqCst);
-    inner.take(&ahead);
+    inner.take(&ahead, 0);
     inner.sweep().await;
     assert_eq!(stage.bucket.writes.load(Ordering::SeqCst), before);
 }

@@ -78,18 +78,9 @@ impl std::fmt::Debug for KeyRecord {
 }
 
 /// The entry of a user.
-fn user_key(name: &str) -> Result<Key, Problem> {
+pub(super) fn user_key(name: &str) -> Result<Key, Problem> {
     let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
     Key::new(format!("{USER_KIND}.{hex}")).map_err(|_| no_user(name))
-}
-
-/// The entry of a record of the same kind as `like`.
-pub(super) fn entry_key(like: &Key, name: &str) -> Key {
-    let key = match like.name_of(USER_KIND) {
-        Some(_) => user_key(name).ok(),
-        None => Key::new(format!("{KEY_KIND}.{name}")).ok(),
-    };
-    key.unwrap_or_else(|| like.clone())
 }
 
 fn no_user(name: &str) -> Problem {
@@ -279,9 +270,12 @@ impl Plane {
     }
 
     async fn delete(&self, key: Key) -> Result<(), Problem> {
-        match self.0.config.bucket.delete(key, Expected::Any).await {
+        let place = self.place();
+        match self.0.config.bucket.delete(key.clone(), Expected::Any).await {
             Ok(revision) => {
-                self.caught_up(revision).await;
+                if !self.stands(place, revision).await && self.0.config.bucket.get(&key).await?.is_some() {
+                    return Err(Problem::Unknown(super::anew::LOST.into()));
+                }
                 Ok(())
             }
             Err(PutError::Conflict) => Err(Problem::Unavailable("somebody else has changed it meanwhile".into())),

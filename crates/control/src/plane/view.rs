@@ -1,16 +1,18 @@
 //! What the control plane has read of the bucket.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use cameo_auth::Revision;
-use cameo_auth::bucket::{Change, Expected, Key};
+use cameo_auth::bucket::{Change, Expected, Key, WatchEnd};
 use cameo_auth::clock::Mono;
-use cameo_auth::lease::{NodeRun, Roster};
-use cameo_auth::node::{BEAT_KIND, Heartbeat, USED_KIND};
+use cameo_auth::lease::{Epoch, NodeRun, Roster};
+use cameo_auth::node::{BEAT_KIND, EPOCH_KEY, Heartbeat, USED_KIND, epoch_of};
 use cameo_auth::record::{self, ClientRecord, TokenId};
-use cameo_auth::seal::Verifying;
+use cameo_auth::seal::{Sealer, Verifying};
+use cameo_profile::ClientCode;
 
 use super::users::{KEY_KIND, KeyRecord, USER_KIND, UserRecord};
 use super::{Inner, SWEEP_EVERY};
@@ -25,6 +27,12 @@ const UNUSED_AT_ONCE: usize = 100;
 /// Everything that was read.
 pub(super) struct View {
     verifying: Verifying,
+    /// How often it was begun anew.
+    pub(super) pass: u64,
+    /// Up to where anybody is known to have read before it was.
+    pub(super) floor: Revision,
+    /// Records that are known here and were not found in the bucket since.
+    pub(super) lost: BTreeSet<Key>,
     pub(super) clients: BTreeMap<String, ClientRecord>,
     pub(super) users: BTreeMap<String, UserRecord>,
     pub(super) keys: BTreeMap<String, KeyRecord>,
@@ -49,10 +57,20 @@ pub(super) struct LastUse {
     revision: Revision,
 }
 
+/// An entry that is not in the bucket as it was last seen.
+pub(super) struct Lost {
+    pub(super) key: Key,
+    pub(super) version: u64,
+    /// What belongs there; `None`: nothing.
+    pub(super) value: Option<Bytes>,
+}
+
 /// A record with a version, which never goes back.
-pub(super) trait Versioned: serde::de::DeserializeOwned {
+pub(super) trait Versioned: serde::de::DeserializeOwned + serde::Serialize {
     /// Whether people may remove one. Where they may not, one that is gone from the bucket is somebody else's doing.
     const REMOVABLE: bool;
+    /// Where it stands in the bucket.
+    fn key(&self) -> Option<Key>;
     /// What the view finds it by.
     fn handle(&self) -> &str;
     fn version(&self) -> u64;
@@ -60,6 +78,10 @@ pub(super) trait Versioned: serde::de::DeserializeOwned {
 
 impl Versioned for ClientRecord {
     const REMOVABLE: bool = false;
+
+    fn key(&self) -> Option<Key> {
+        Some(Self::key(&ClientCode::new(&self.code).ok()?))
+    }
 
     fn handle(&self) -> &str {
         &self.code
@@ -73,6 +95,10 @@ impl Versioned for ClientRecord {
 impl Versioned for UserRecord {
     const REMOVABLE: bool = true;
 
+    fn key(&self) -> Option<Key> {
+        super::users::user_key(&self.name).ok()
+    }
+
     fn handle(&self) -> &str {
         &self.name
     }
@@ -84,6 +110,10 @@ impl Versioned for UserRecord {
 
 impl Versioned for KeyRecord {
     const REMOVABLE: bool = true;
+
+    fn key(&self) -> Option<Key> {
+        Key::new(format!("{KEY_KIND}.{}", self.id)).ok()
+    }
 
     fn handle(&self) -> &str {
         &self.id
@@ -98,6 +128,9 @@ impl View {
     pub(super) fn new(verifying: Verifying) -> Self {
         Self {
             verifying,
+            pass: 0,
+            floor: Revision(0),
+            lost: BTreeSet::new(),
             clients: BTreeMap::new(),
             users: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -108,6 +141,46 @@ impl View {
             gone: BTreeMap::new(),
             foreign: BTreeMap::new(),
         }
+    }
+
+    /// Counts everything as unread, in a history of this name. What is known stays, and is looked for in the bucket.
+    pub(super) fn begin_anew(&mut self, epoch: Epoch) {
+        self.pass += 1;
+        self.floor = self.floor.max(self.roster.begin_anew(epoch));
+        self.lost = self.records().into_iter().map(|record| record.0).collect();
+        // What names places in the bucket is read again with them.
+        self.used.clear();
+        self.left.clear();
+        self.foreign.clear();
+    }
+
+    /// Every record that is known here, with its version.
+    fn records(&self) -> Vec<(Key, u64)> {
+        let clients = self.clients.values().filter_map(entry_of);
+        clients.chain(self.users.values().filter_map(entry_of)).chain(self.keys.values().filter_map(entry_of)).collect()
+    }
+
+    /// What the bucket has lost, as it was; and what has come back that was removed, with its last version.
+    pub(super) fn lost(&self, sealer: &Sealer) -> Vec<Lost> {
+        fn all<'a, T: Versioned + 'a>(
+            records: impl Iterator<Item = &'a T>,
+            lost: &BTreeSet<Key>,
+            sealer: &Sealer,
+        ) -> Vec<Lost> {
+            let found = records.filter_map(|record| Some((entry_of(record)?, record)));
+            let found = found.filter(|((key, _), _)| lost.contains(key));
+            let sealed = |((key, version), record): ((Key, u64), &T)| {
+                let value = Some(sealer.seal(&key, record));
+                Lost { key, version, value }
+            };
+            found.map(sealed).collect()
+        }
+        let mut lost = all(self.clients.values(), &self.lost, sealer);
+        lost.extend(all(self.users.values(), &self.lost, sealer));
+        lost.extend(all(self.keys.values(), &self.lost, sealer));
+        let back = self.gone.iter().filter(|(key, _)| self.foreign.contains_key(key));
+        lost.extend(back.map(|(key, version)| Lost { key: key.clone(), version: *version, value: None }));
+        lost
     }
 
     /// What the first entry is that is not ours.
@@ -135,6 +208,7 @@ impl View {
         };
         match taken {
             Ok(()) => {
+                self.lost.remove(key);
                 self.foreign.remove(key);
             }
             Err(why) => {
@@ -146,7 +220,11 @@ impl View {
     }
 
     fn take_unsealed(&mut self, change: &Change, now: Mono) {
-        if let Some(name) = change.key.name_of(BEAT_KIND) {
+        if change.key.as_str() == EPOCH_KEY {
+            if let Some(epoch) = epoch_of(change) {
+                self.roster.begun(epoch, change.revision, now);
+            }
+        } else if let Some(name) = change.key.name_of(BEAT_KIND) {
             // A deleted heartbeat is our own sweeping, after the roster has let go of the node.
             let Some(beat) = change.value.as_deref().and_then(Heartbeat::read) else { return };
             if beat.run.to_string() != name {
@@ -184,6 +262,10 @@ impl View {
     }
 }
 
+fn entry_of<T: Versioned>(record: &T) -> Option<(Key, u64)> {
+    Some((record.key()?, record.version()))
+}
+
 /// Takes in a record; one that was removed leaves its version in `gone`.
 fn take_record<T: Versioned>(
     verifying: &Verifying,
@@ -195,8 +277,8 @@ fn take_record<T: Versioned>(
         if !T::REMOVABLE {
             return Err("it was deleted by somebody else".into());
         }
-        into.retain(|name, record| {
-            let goes = super::users::entry_key(&change.key, name) == change.key;
+        into.retain(|_, record| {
+            let goes = record.key().as_ref() == Some(&change.key);
             if goes {
                 gone.insert(change.key.clone(), record.version());
             }
@@ -218,35 +300,52 @@ fn take_record<T: Versioned>(
 impl Inner {
     /// Takes in a change. Whoever waits for a revision is told only where the watch had caught up: before, an entry that
     /// was replaced is left out, and its effect comes with a later one.
-    pub(super) fn take(&self, change: &Change) {
-        let read = {
-            let mut view = self.view.write();
-            view.take(change, self.config.clock.mono());
-            view.roster.read()
-        };
+    ///
+    /// One of a watch from before everything was begun anew counts no more.
+    pub(super) fn take(&self, change: &Change, pass: u64) {
+        let mut view = self.view.write();
+        if view.pass != pass {
+            return;
+        }
+        view.take(change, self.config.clock.mono());
+        let read = view.roster.read();
+        // Under the lock: a revision of before must not be told after all was begun anew.
         self.read.send_if_modified(|told| std::mem::replace(told, read) != read);
     }
 }
 
 /// Follows the bucket for as long as there is a control plane.
 pub(super) async fn follow(plane: Weak<Inner>) {
-    let mut after = Revision(0);
+    let Some(mut passes) = plane.upgrade().map(|inner| inner.pass.subscribe()) else { return };
+    let (mut pass, mut after) = (0, Revision(0));
     loop {
         let Some(bucket) = plane.upgrade().map(|inner| Arc::clone(&inner.config.bucket)) else { return };
+        let now = *passes.borrow_and_update();
+        if std::mem::replace(&mut pass, now) != now {
+            after = Revision(0);
+        }
         match bucket.watch(after).await {
             Err(error) => tracing::warn!(%error, "the control bucket cannot be watched; trying again"),
             Ok(mut watch) => loop {
-                let change = match watch.next().await {
-                    Ok(change) => change,
-                    Err(error) => {
-                        tracing::warn!(%error, "the watch of the control bucket broke; it is begun again");
-                        break;
-                    }
+                let next = tokio::select! {
+                    next = watch.next() => next,
+                    // Also when there is no control plane any more, which is seen then.
+                    _ = passes.changed() => break,
                 };
                 let Some(inner) = plane.upgrade() else { return };
-                if change.revision > after {
-                    after = change.revision;
-                    inner.take(&change);
+                match next {
+                    Ok(change) if change.revision > after => {
+                        after = change.revision;
+                        inner.take(&change, pass);
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "the watch of the control bucket broke; it is begun again");
+                        if matches!(error, WatchEnd::Missed(_) | WatchEnd::Lost(_)) {
+                            inner.begin_anew(pass);
+                        }
+                        break;
+                    }
                 }
             },
         }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use cameo_auth::Revision;
-use cameo_auth::bucket::{Bucket, Change, Durability, Entry, Expected, Key, LocalBucket, PutError, Unreadable, Watch};
+use cameo_auth::bucket::{
+    Bucket, Change, Durability, Entry, Expected, Key, LocalBucket, PutError, Unreadable, Watch, WatchEnd,
+};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -95,7 +97,7 @@ impl Bucket for Remote {
 struct RemoteWatch(Lines);
 
 impl Watch for RemoteWatch {
-    fn next(&mut self) -> BoxFuture<'_, Result<Change, Unreadable>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Change, WatchEnd>> {
         Box::pin(async move {
             let change = line(&mut self.0).await.map_err(|error| Unreadable(error.to_string()))?;
             let key = Key::new(change["key"].as_str().unwrap()).unwrap();

@@ -261,7 +261,8 @@ impl Part {
             FeedError::Ahead { stream, read, last } => {
                 Ended::Ahead { partition, asked: Position(read), last: Position(last), stream }
             }
-            error @ FeedError::Rewritten { .. } => Ended::Rewritten(error.to_string()),
+            // Of the log nothing is left out: what is missed is read.
+            error @ (FeedError::Rewritten { .. } | FeedError::Missed { .. }) => Ended::Rewritten(error.to_string()),
         }
     }
 }

@@ -84,7 +84,15 @@ async fn a_leader_dies_and_each_write_happens_once() {
     assert_eq!(held, Revision(41), "one revision a write");
     let last = tokio::time::timeout(Duration::from_secs(30), async {
         loop {
-            let change = watch.next().await.unwrap();
+            let change = match watch.next().await {
+                Ok(change) => change,
+                // It cannot know what it did not hear while it had no connection.
+                Err(WatchEnd::Missed(_)) => {
+                    watch = bucket.watch(Revision(0)).await.unwrap();
+                    continue;
+                }
+                Err(end) => panic!("{end}"),
+            };
             if change.revision == held {
                 return change;
             }

@@ -171,7 +171,8 @@ impl World {
     pub(super) fn hear(&mut self, revision: u64, weak: Weak) {
         let last = self.control.watch.bring(revision, &self.log) || weak == Weak::ControlBehind;
         if let Entry::Beat { key, applied, left, .. } = self.log[revision as usize - 1] {
-            self.control.roster.heard(Beat { run: node_run(key), applied: Revision(applied), lease: LEASE, left }, NOW);
+            let (run, applied) = (node_run(key), Revision(applied));
+            self.control.roster.heard(Beat { run, applied, epoch: None, lease: LEASE, left }, NOW);
         }
         self.control.roster.read_to(Revision(revision), last);
     }
@@ -310,7 +311,9 @@ impl World {
             let Control { watch, roster, confirmation, .. } = &mut self.control;
             [&mut watch.at, &mut watch.gap_to, &mut roster.read.0].into_iter().for_each(shift);
             roster.runs.values_mut().for_each(|heard| shift(&mut heard.applied.0));
-            confirmation.iter_mut().for_each(|confirmation| shift(&mut confirmation.revision.0));
+            if let Some(confirmation) = confirmation {
+                [&mut confirmation.revision.0, &mut confirmation.needed.0].into_iter().for_each(shift);
+            }
         }
     }
 
