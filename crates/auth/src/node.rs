@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::bucket::{Bucket, Change, Durability, Expected, Key, Revision, WatchEnd};
 use crate::clock::{Clock, Mono};
-use crate::lease::{Beat, Epoch, NodeLease, NodeRun, heartbeat_every};
+use crate::lease::{Beat, Epoch, LEASE_SECONDS, NodeLease, NodeRun, heartbeat_every};
 use crate::record::TokenId;
 use crate::seal::Verifying;
 use crate::state::AuthState;
@@ -108,10 +108,12 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// As the lease protocol sees it.
+    /// As the lease protocol sees it. No node has a longer lease than may be set: whoever writes more in its place shall not
+    /// hold up changes for longer.
     #[must_use]
     pub fn beat(&self) -> Beat {
-        let lease = Duration::from_millis(self.lease_ms);
+        let longest = Duration::from_secs(*LEASE_SECONDS.end());
+        let lease = Duration::from_millis(self.lease_ms).min(longest);
         let (run, epoch) = (self.run.clone(), self.epoch.clone());
         Beat { run, applied: self.applied, epoch, lease, left: self.left }
     }

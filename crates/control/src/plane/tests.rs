@@ -104,6 +104,17 @@ async fn a_silent_node_is_waited_for_until_its_lease_is_over_and_the_others_are_
 }
 
 #[tokio::test]
+async fn a_node_that_names_an_endless_lease_is_waited_for_no_longer_than_a_lease_may_be() {
+    let stage = Stage::with_clients().await;
+    stage.silent_node("edge-9", Duration::from_millis(u64::MAX)).await;
+    let made = token(&stage, &Principal::system(), "pos").await;
+    let longest = Duration::from_secs(*lease::LEASE_SECONDS.end());
+    stage.clock.forward(lease::lapse(longest));
+    let done = tokio::time::timeout(Duration::from_secs(20), made.rollout.confirmed()).await.expect("it ends");
+    assert_eq!(done.nodes[0].how, "lapsed");
+}
+
+#[tokio::test]
 async fn what_the_role_does_not_allow_changes_nothing_and_is_noted() {
     let stage = Stage::with_clients().await;
     let eve = stage.user("eve", &[("demo", Role::Editor), ("shop", Role::Approver)]).await;
