@@ -28,3 +28,5 @@ pub const BATCHES_LISTED: usize = 100;
 pub const PIECES_WAITING: usize = 8;
 /// How long the body of an upload may take. Ours: 50 MB at 100 KB/s, with room.
 pub const UPLOAD_TIME: std::time::Duration = std::time::Duration::from_secs(600);
+/// Bytes of one answer about batches; of what is larger there are several. Ours: half of what a NATS message holds.
+pub const ANSWER_BYTES: usize = 500_000;

@@ -27,6 +27,9 @@ pub(crate) enum Fate {
     Hangs,
 }
 
+/// What a NATS message holds, with room for its headers.
+const REPLY_BYTES: usize = 1_000_000;
+
 #[derive(Debug)]
 pub(crate) struct Fake {
     states: Vec<Mutex<PartitionState>>,
@@ -150,7 +153,11 @@ impl Ledger for Fake {
     }
 
     async fn ask(&self, client: &str, question: Question) -> Result<Known, LedgerError> {
-        question.look_up(client, self)
+        let known = question.look_up(client, self)?;
+        // As between the nodes of a cluster.
+        let bytes = rmp_serde::to_vec(&known).expect("plain data always encodes").len();
+        assert!(bytes <= REPLY_BYTES, "an answer of {bytes} bytes");
+        Ok(known)
     }
 }
 

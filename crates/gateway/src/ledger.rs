@@ -2,10 +2,13 @@
 //! or over the edges of a cluster: a gateway has no profiles in memory.
 
 use std::future::Future;
+use std::iter::Peekable;
 
 use cameo_profile::state::{BatchHead, BatchPart, RowErrorOwned};
 use cameo_profile::{Event, LogTime, Outcome, Partition, PartitionCount, PartitionState};
 use serde::{Deserialize, Serialize};
+
+use crate::bounds;
 
 /// Why an event was not applied, or a state not read; by what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -39,20 +42,29 @@ pub enum Question {
         /// The key.
         key: Box<str>,
     },
-    /// All batches whose head is in a partition, in no order.
+    /// Batches whose head is in a partition, by their ids: as many as an answer holds.
     Heads {
         /// Which.
         partition: Partition,
+        /// Only those after this id; empty: from the first.
+        after: Box<str>,
     },
     /// What each partition counted for a batch, in the order of the partitions.
     Parts {
         /// Which.
         batch: Box<str>,
     },
-    /// The failed rows of a batch in a partition, and whether there were more.
+    /// Failed rows of a batch in a partition, in the order in which they were added: as many as an answer holds.
     Errors {
         /// Which.
         partition: Partition,
+        /// Which.
+        batch: Box<str>,
+        /// How many of them are known already.
+        skip: u32,
+    },
+    /// The highest line among the failed rows of a batch.
+    LastError {
         /// Which.
         batch: Box<str>,
     },
@@ -63,12 +75,21 @@ pub enum Question {
 pub enum Known {
     /// Of [`Question::Head`] and [`Question::HeadByKey`].
     Head(Option<BatchHead>),
-    /// Of [`Question::Heads`].
-    Heads(Vec<BatchHead>),
+    /// Of [`Question::Heads`], and whether others follow.
+    Heads(Vec<BatchHead>, bool),
     /// Of [`Question::Parts`].
     Parts(Vec<BatchPart>),
     /// Of [`Question::Errors`].
-    Errors(Vec<RowErrorOwned>, bool),
+    Errors {
+        /// In their order.
+        errors: Vec<RowErrorOwned>,
+        /// Others follow.
+        more: bool,
+        /// The partition has dropped some.
+        dropped: bool,
+    },
+    /// Of [`Question::LastError`]; 0 when there is none.
+    Line(u32),
 }
 
 /// Folded partitions that can be read here and now.
@@ -104,19 +125,48 @@ impl Question {
                 let head = folded.read(*partition, |state, _| state.batch_head_by_key(client, key).cloned());
                 head.map(Known::Head)
             }
-            Self::Heads { partition } => {
-                folded.read(*partition, |state, _| state.batch_heads(client).cloned().collect()).map(Known::Heads)
-            }
+            Self::Heads { partition, after } => folded.read(*partition, |state, _| {
+                let mut heads = state.batch_heads(client).filter(|head| *head.batch > **after).peekable();
+                Known::Heads(page(&mut heads, head_bytes), heads.peek().is_some())
+            }),
             Self::Parts { batch } => {
                 let part = |p| folded.read(p, |state, _| state.batch_part(client, batch).unwrap_or_default());
                 folded.count().iter().map(part).collect::<Result<_, _>>().map(Known::Parts)
             }
-            Self::Errors { partition, batch } => folded.read(*partition, |state, _| {
-                let (errors, more) = state.batch_errors(client, batch);
-                Known::Errors(errors.to_vec(), more)
+            Self::Errors { partition, batch, skip } => folded.read(*partition, |state, _| {
+                let (errors, dropped) = state.batch_errors(client, batch);
+                let mut errors = errors.iter().skip(*skip as usize).peekable();
+                Known::Errors { errors: page(&mut errors, error_bytes), more: errors.peek().is_some(), dropped }
             }),
+            Self::LastError { batch } => {
+                let last = |p| {
+                    folded.read(p, |state, _| state.batch_errors(client, batch).0.iter().map(|error| error.line).max())
+                };
+                let lines = folded.count().iter().map(last).collect::<Result<Vec<_>, _>>()?;
+                Ok(Known::Line(lines.into_iter().flatten().max().unwrap_or_default()))
+            }
         }
     }
+}
+
+/// As many as an answer holds, and one at least, so that it goes on.
+fn page<'a, T: Clone + 'a>(from: &mut Peekable<impl Iterator<Item = &'a T>>, bytes_of: fn(&T) -> usize) -> Vec<T> {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while let Some(next) = from.next_if(|next| page.is_empty() || bytes + bytes_of(next) <= bounds::ANSWER_BYTES) {
+        bytes += bytes_of(next);
+        page.push(next.clone());
+    }
+    page
+}
+
+/// What a head takes in an answer, in bytes, at most: its texts, and numbers of nine bytes.
+fn head_bytes(head: &BatchHead) -> usize {
+    head.batch.len() + head.idempotency_key.as_ref().map_or(0, |key| key.len()) + head.opened_by.len() + 200
+}
+
+/// The same of a failed row.
+fn error_bytes(error: &RowErrorOwned) -> usize {
+    error.reason.len() + error.column.as_ref().map_or(0, |column| column.len()) + 20
 }
 
 /// The log with the state it folds to.
@@ -161,10 +211,18 @@ pub trait Ledger: Send + Sync + 'static {
         async move {
             let mut all = Vec::new();
             for partition in self.partitions().iter() {
-                let Known::Heads(heads) = self.ask(client, Question::Heads { partition }).await? else {
-                    return Err(besides());
-                };
-                all.extend(heads);
+                let mut after = Box::default();
+                loop {
+                    let Known::Heads(heads, more) = self.ask(client, Question::Heads { partition, after }).await?
+                    else {
+                        return Err(besides());
+                    };
+                    after = heads.last().map(|head| head.batch.clone()).unwrap_or_default();
+                    all.extend(heads);
+                    if !more {
+                        break;
+                    }
+                }
             }
             Ok(all)
         }
@@ -188,18 +246,31 @@ pub trait Ledger: Send + Sync + 'static {
         batch: &str,
     ) -> impl Future<Output = Result<(Vec<RowErrorOwned>, bool), LedgerError>> + Send {
         async move {
-            let (mut all, mut more) = (Vec::new(), false);
+            let (mut all, mut any_dropped) = (Vec::new(), false);
             for partition in self.partitions().iter() {
-                let question = Question::Errors { partition, batch: batch.into() };
-                let Known::Errors(errors, incomplete) = self.ask(client, question).await? else {
-                    return Err(besides());
-                };
-                all.extend(errors);
-                more |= incomplete;
+                let mut skip = 0;
+                loop {
+                    let question = Question::Errors { partition, batch: batch.into(), skip };
+                    let Known::Errors { errors, more, dropped } = self.ask(client, question).await? else {
+                        return Err(besides());
+                    };
+                    skip += errors.len() as u32;
+                    all.extend(errors);
+                    any_dropped |= dropped;
+                    if !more {
+                        break;
+                    }
+                }
             }
             all.sort_unstable();
-            Ok((all, more))
+            Ok((all, any_dropped))
         }
+    }
+
+    /// The highest line among the failed rows of a batch; 0 when there is none.
+    fn last_error(&self, client: &str, batch: &str) -> impl Future<Output = Result<u32, LedgerError>> + Send {
+        let asked = self.ask(client, Question::LastError { batch: batch.into() });
+        async { if let Known::Line(line) = asked.await? { Ok(line) } else { Err(besides()) } }
     }
 }
 

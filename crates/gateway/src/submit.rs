@@ -265,8 +265,7 @@ impl<L: Ledger> Submission<L> {
     /// Appends the failed rows, ahead of all others: the fold keeps them by rising lines.
     async fn report(&self) -> Result<(), AttemptError> {
         let errors = &self.spooled.report.errors;
-        let (held, _) = self.ledger.errors(self.client.as_str(), &self.head.batch).await?;
-        let last = held.last().map_or(0, |error| error.line);
+        let last = self.ledger.last_error(self.client.as_str(), &self.head.batch).await?;
         let missing = &errors[errors.partition_point(|error| error.line <= last)..];
         let mut rest = missing;
         while !rest.is_empty() {

@@ -1,7 +1,11 @@
 //! Every limit of an upload: its error, and that nothing was stored.
 
+use cameo_profile::event::BatchOpened;
+use cameo_profile::{Event, Partition, limits};
+
 use super::*;
 use crate::bounds;
+use crate::ledger::Ledger as _;
 
 struct Case {
     path: &'static str,
@@ -164,4 +168,47 @@ async fn a_row_that_its_profile_cannot_take_fails_with_its_line() {
     let errors = site.json(&format!("/m2/demo/profile/batchErrors?batchId={id}")).await;
     let lines: Vec<_> = errors["errors"].as_array().unwrap().iter().map(|e| e["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [3, 5]);
+}
+
+/// What a partition has of a batch may be larger than a message between nodes: the ledger of these tests holds to that.
+#[tokio::test]
+async fn a_report_of_the_most_failed_rows_comes_whole() {
+    const ROWS: usize = limits::BATCH_ERRORS_KEPT;
+    let site = Site::new();
+    let column = "c".repeat(limits::ATTRIBUTE_NAME_CHARS);
+    let rows: String = (0..ROWS).map(|n| format!("id-{n},%\n")).collect();
+    let key = [("Idempotency-Key", "long")];
+    let file = format!("batch=pcId,{column}\n{rows}good,1\n");
+    let id = site.post(V2, &key, file.clone()).await.batch();
+    let batch = site.settled(&id).await;
+    assert_eq!(counts(&batch), [ROWS as u64 + 1, 1, 0, ROWS as u64]);
+    let report = site.json(&format!("/m2/demo/profile/batchErrors?batchId={id}")).await;
+    assert_eq!(report["truncated"], false);
+    let lines: Vec<_> = report["errors"].as_array().unwrap().iter().map(|row| row["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, (2..ROWS as u64 + 2).collect::<Vec<_>>(), "each once, in order");
+    assert_eq!(report["errors"][0]["column"], column);
+    assert!(report.to_string().len() > 2 * bounds::ANSWER_BYTES, "more than one answer holds");
+    assert_eq!(site.ledger.last_error("demo", &id).await, Ok(ROWS as u32 + 1));
+}
+
+#[tokio::test]
+async fn a_client_with_very_many_batches_has_them_listed() {
+    const BATCHES: u32 = 3000;
+    let site = Site::new();
+    let opened_by = "b".repeat(100);
+    for n in 0..BATCHES {
+        let (batch, key) = (format!("demo-{n}-{}", "i".repeat(100)), format!("{n:0255}"));
+        let opened = BatchOpened {
+            client: "demo",
+            batch: &batch,
+            idempotency_key: Some(&key),
+            opened_by: &opened_by,
+            opened_at: u64::from(n),
+            ..BatchOpened::default()
+        };
+        site.ledger.append(Partition(1), &Event::BatchOpened(opened)).await.unwrap();
+    }
+    let heads = site.ledger.heads("demo").await.unwrap();
+    let ids: std::collections::HashSet<_> = heads.iter().map(|head| &head.batch).collect();
+    assert_eq!((heads.len(), ids.len()), (BATCHES as usize, BATCHES as usize));
 }
