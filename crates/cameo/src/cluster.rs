@@ -181,6 +181,8 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
             .await?;
         made("the control bucket", async || NatsBucket::create(&nats, NAME, log.replicas).await).await?;
         let bucket = wait_for("the control bucket", async || NatsBucket::open(&nats, NAME).await).await?;
+        let objects = Objects::new(&nats, NAME);
+        let mut watched = vec![bucket.stream().to_owned(), visits::stream(NAME), objects.stream().to_owned()];
         let bucket: Arc<dyn Bucket> = Arc::new(bucket);
         let plane = PlaneConfig {
             bucket: Arc::clone(&bucket),
@@ -197,11 +199,12 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         let shortened = wait_for("the streams of the log", async || JetStreamLog::open(&nats, NAME).await).await?;
         plane.ask_nodes_by(Arc::new(nodes::RemoteNodes::new(&nats, NAME)));
         audit::take(&nats, NAME, plane.clone()).await?;
-        tokio::spawn(retention::keep(shortened, Objects::new(&nats, NAME), config.retention));
+        watched.extend(shortened.streams().map(str::to_owned));
+        tokio::spawn(retention::keep(shortened, objects, config.retention));
         let upstream =
             upstream::router(&config.edge_url, &config.gateway_url, config.node_ca.as_deref(), sealer.clone())?;
         let (admin, _) = cameo_control::router(&plane, Upstream::new(upstream));
-        tokio::spawn(streams::measure(nats.clone()));
+        tokio::spawn(streams::measure(nats.clone(), watched));
         let draining = Arc::new(AtomicBool::new(false));
         let operations = operations::router(node.verifier(), Arc::clone(&draining), metrics);
         let mut description = cameo_control::openapi();

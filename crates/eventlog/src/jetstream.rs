@@ -297,6 +297,11 @@ impl JetStreamLog {
         }))))
     }
 
+    /// The streams that hold it.
+    pub fn streams(&self) -> impl Iterator<Item = &str> {
+        self.0.streams.iter().map(|stream| stream.name.as_str())
+    }
+
     /// Keeps what readers read from now on in a directory, [`RECENT_BYTES`] of each stream: should NATS lose the end of a
     /// stream, it can be appended again ([`Self::missing`]). A stream that has less than is kept here, or something else in
     /// its place, is not read, and nothing is appended to it.

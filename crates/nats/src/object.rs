@@ -139,6 +139,12 @@ impl ObjectBucket {
         Self { nats: nats.clone(), name: name.to_owned(), stream: format!("OBJ_{name}") }
     }
 
+    /// The stream that holds it.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
     fn described_at(&self, name: &str) -> String {
         format!("$O.{}.M.{}", self.name, URL_SAFE.encode(name))
     }

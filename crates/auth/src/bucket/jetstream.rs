@@ -84,6 +84,12 @@ impl NatsBucket {
         Ok(Some(Self { nats: nats.clone(), name: name.to_owned(), bucket, stream, watch }))
     }
 
+    /// The stream that holds it.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
     fn subject(&self, key: &Key) -> String {
         format!("$KV.{}.{key}", self.bucket)
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cameo_nats::Nats;
+use cameo_nats::{Nats, RequestError};
 use metrics::{describe_gauge, gauge};
 use serde::Deserialize;
 
@@ -12,10 +12,6 @@ use serde::Deserialize;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Streams beside those of the log: named in the modules that make them.
-const OTHERS: [&str; 3] = ["KV_CAMEO_CONTROL", "CAMEO_VISITS", "OBJ_CAMEO_SNAPSHOTS"];
-/// The log has this many at most; those that are not there are not told of.
-const LOG_STREAMS: usize = 4;
 
 /// What JetStream says about a stream; without a cluster of servers there is one replica, that of the only server.
 #[derive(Debug, Default, Deserialize)]
@@ -59,8 +55,20 @@ struct Peer {
     lag: u64,
 }
 
-/// Looks at all streams again and again; ends with the process.
-pub(super) async fn measure(nats: Nats) {
+/// What a look at a stream came to.
+enum Look {
+    /// What its leader says.
+    Told(Answer),
+    /// There is no such stream.
+    None,
+    /// It has no leader: there is a connection, and nobody answers on it.
+    Leaderless,
+    /// Nothing was heard, of this stream or any other.
+    Unheard,
+}
+
+/// Looks at streams again and again; ends with the process.
+pub(super) async fn measure(nats: Nats, streams: Vec<String>) {
     describe_gauge!("cameo_stream_messages", "Messages in a stream of NATS");
     describe_gauge!("cameo_stream_bytes", "Bytes of a stream, of one replica");
     describe_gauge!(
@@ -73,8 +81,6 @@ pub(super) async fn measure(nats: Nats) {
     );
     describe_gauge!("cameo_stream_replicas_lag", "Operations that the slowest replica of a stream is behind");
     describe_gauge!("cameo_stream_leader", "1 if a stream has a leader, which takes writes; 0 during elections");
-    let log = (0..LOG_STREAMS).map(|n| format!("CAMEO_LOG_{n}"));
-    let streams: Vec<_> = log.chain(OTHERS.map(str::to_owned)).collect();
     loop {
         for stream in &streams {
             look(&nats, stream).await;
@@ -84,12 +90,13 @@ pub(super) async fn measure(nats: Nats) {
 }
 
 async fn look(nats: &Nats, stream: &str) {
+    let losses = nats.losses();
     let asked = nats.request(&format!("$JS.API.STREAM.INFO.{stream}"), Bytes::new(), PATIENCE).await;
+    let connected = nats.is_up() && nats.losses() == losses;
     let label = |name: &'static str| gauge!(name, "stream" => stream.to_owned());
-    match asked.ok().and_then(|answer| serde_json::from_slice::<Answer>(&answer).ok()) {
-        // There is no such stream.
-        Some(Answer { error: Some(_), .. }) => {}
-        Some(Answer { state, config, cluster, .. }) => {
+    match heard(asked, connected) {
+        Look::None | Look::Unheard => {}
+        Look::Told(Answer { state, config, cluster, .. }) => {
             if let Some(fullness) = fullness(&state, &config) {
                 label("cameo_stream_fullness").set(fullness);
             }
@@ -100,8 +107,17 @@ async fn look(nats: &Nats, stream: &str) {
             label("cameo_stream_replicas_current").set(group.current() as f64);
             label("cameo_stream_replicas_lag").set(group.lag() as f64);
         }
-        // It is the leader of a stream that answers.
-        None => label("cameo_stream_leader").set(0.0),
+        Look::Leaderless => label("cameo_stream_leader").set(0.0),
+    }
+}
+
+/// It is the leader of a stream that answers. Without a connection that says nothing: the streams go on without us.
+fn heard(asked: Result<Bytes, RequestError>, connected: bool) -> Look {
+    match asked.ok().and_then(|answer| serde_json::from_slice::<Answer>(&answer).ok()) {
+        Some(Answer { error: Some(_), .. }) => Look::None,
+        Some(answer) => Look::Told(answer),
+        None if connected => Look::Leaderless,
+        None => Look::Unheard,
     }
 }
 
@@ -132,6 +148,17 @@ mod tests {
             [of(-1, -1), of(0, 0), of(4000, -1), of(4000, 100), of(4000, 50)],
             [None, None, Some(0.25), Some(0.5), Some(1.0)]
         );
+    }
+
+    #[test]
+    fn a_stream_is_leaderless_only_if_there_is_a_connection_to_hear_its_leader_on() {
+        let silence = || Err(RequestError::Timeout("$JS.API.STREAM.INFO.S".into()));
+        assert!(matches!(heard(silence(), true), Look::Leaderless));
+        assert!(matches!(heard(silence(), false), Look::Unheard));
+        assert!(matches!(heard(Err(RequestError::Disconnected), false), Look::Unheard));
+        let none = Bytes::from_static(br#"{"error":{"code":404,"err_code":10059}}"#);
+        assert!(matches!(heard(Ok(none), true), Look::None));
+        assert!(matches!(heard(Ok(Bytes::from_static(b"{}")), true), Look::Told(_)));
     }
 
     #[test]

@@ -38,7 +38,8 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
 /// The queue, from which all edges take.
 const QUEUE: &str = "edges";
 
-fn stream(name: &str) -> String {
+/// The stream of the queue.
+pub(super) fn stream(name: &str) -> String {
     format!("{}_VISITS", name.to_uppercase())
 }
 

@@ -37,6 +37,12 @@ impl Objects {
         Self(Arc::new(ObjectBucket::new(nats, &Self::bucket(name))))
     }
 
+    /// The stream that holds it.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        self.0.stream()
+    }
+
     /// Removes what was never finished. For whoever may remove.
     ///
     /// # Errors
