@@ -4,7 +4,7 @@
 //! tokens are rotated all the time. Meanwhile edges are killed, stopped, restarted and cut off, and NATS servers, leaders
 //! above all, are killed and stopped. Persons log in on devices that they share. In the end every acknowledged visit and row is
 //! counted exactly once on every edge, the edges' partitions are the same by their digests, and no edge ever let in a token
-//! after the rotation that killed it had returned.
+//! after the rotation that killed it had returned, nor did the gateway.
 //!
 //! `CAMEO_CHECK_SECONDS` says how long (90), `CAMEO_CHECK_SEED` with which faults. A run follows its seed as far as the
 //! machine's timing allows: the faults and what is sent are the same, their moments are not.
@@ -167,7 +167,7 @@ fn upload(world: &World) -> usize {
 
 /// Rotates a token all the time; how often.
 fn rotate(world: &World) -> u64 {
-    let scopes = json!({"name": "checked", "scopes": ["profile:read"]});
+    let scopes = json!({"name": "checked", "scopes": ["profile:read", "bulk:write"]});
     let made =
         wait::until("a token", || world.admin("POST", "/v1/demo/tokens", &scopes).filter(|made| made.status == 201));
     let made = made.json();
@@ -186,21 +186,26 @@ fn rotate(world: &World) -> u64 {
     rotations
 }
 
-/// Tries dead tokens at all edges; how often one was refused.
-fn try_dead(world: &World, mut random: Random) -> u64 {
-    let mut refused = 0;
+/// Tries dead tokens at all edges and at the gateway; how often one was refused at an edge, and there.
+fn try_dead(world: &World, mut random: Random) -> [u64; 2] {
+    let mut refused = [0; 2];
     while !world.is_over() {
         let token = {
             let dead = world.dead.lock().expect("no panic");
             let back = random.below(DEAD_TRIED as u64) as usize;
             dead.len().checked_sub(1 + back).map(|at| dead[at].clone())
         };
-        let (Some(token), Some(edge)) = (token, world.edge(random.below(EDGES as u64) as usize)) else { continue };
-        let request = Request::get("/v1/demo/profiles/tnt/k0-0").header("Authorization", &format!("Bearer {token}"));
-        match send(edge, &request, ANSWER).map(|answer| answer.status) {
-            Some(401 | 503) => refused += 1,
+        let node = random.below(EDGES as u64 + 1) as usize;
+        let (at, path, place) = match node {
+            EDGES => (1, "/v1/demo/batches/1", Some(world.gateway)),
+            edge => (0, "/v1/demo/profiles/tnt/k0-0", world.edge(edge)),
+        };
+        let (Some(token), Some(place)) = (token, place) else { continue };
+        let request = Request::get(path).header("Authorization", &format!("Bearer {token}"));
+        match send(place, &request, ANSWER).map(|answer| answer.status) {
+            Some(401 | 503) => refused[at] += 1,
             None => {}
-            Some(other) => world.broke(format!("a dead token was answered with {other} at {edge}")),
+            Some(other) => world.broke(format!("a dead token was answered with {other} at {place}, {path}")),
         }
     }
     refused
@@ -331,8 +336,8 @@ fn check() {
         make_faults(&mut cluster, world, &mut random, Duration::from_secs(seconds));
         world.over.store(true, Ordering::Relaxed);
         let counts: Vec<_> = callers.into_iter().map(|caller| caller.join().expect("a caller")).collect();
-        let of = |thread: std::thread::ScopedJoinHandle<'_, u64>| thread.join().expect("a thread");
-        (counts, uploads.join().expect("the uploads"), of(rotations), of(refused))
+        let rotations = rotations.join().expect("the rotations");
+        (counts, uploads.join().expect("the uploads"), rotations, refused.join().expect("the dead tokens"))
     });
     assert_eq!(*world.broken.lock().expect("no panic"), Vec::<String>::new());
     wait::until("settings that are changed", || {
@@ -359,6 +364,7 @@ fn check() {
     let first = digests.values().next();
     assert!(digests.len() == EDGES && digests.values().all(|other| Some(other) == first), "{digests:?}");
     let total: u64 = counts.iter().sum();
-    eprintln!("{total} visits, {} rows, {rotations} rotations, {refused} dead tokens refused", rows.len());
-    assert!(total > 0 && files > 0 && rotations > 0 && refused > 0, "the checker checked something");
+    eprintln!("{total} visits, {} rows, {rotations} rotations, dead tokens refused: {refused:?}", rows.len());
+    let refused = refused.iter().all(|refused| *refused > 0);
+    assert!(total > 0 && files > 0 && rotations > 0 && refused, "the checker checked something");
 }
