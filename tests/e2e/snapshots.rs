@@ -39,6 +39,53 @@ fn an_edge_with_an_empty_disk_joins_a_cluster_whose_log_was_shortened() {
     assert_eq!(profiles[0]["profileAttributes"]["last"]["value"], json!("joined"));
 }
 
+/// Who has an edge's rights at NATS may describe snapshots that nobody has taken, of places that the log has not reached.
+#[test]
+fn snapshots_that_nobody_has_taken_do_away_with_none() {
+    const FAR: u64 = 1 << 40;
+    const FORGED_BYTES: u64 = 77;
+    let Some(mut cluster) = Cluster::planned(Plan { flags: SHORT, ..Plan::of(1, 1) }) else { return };
+    let ids: Vec<_> = (0..40).map(|n| format!("f{n}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        cluster.visit(0, id, &format!("first-{n}"));
+    }
+    let listed = |cluster: &Cluster| {
+        let listed = cluster.admin("GET", "/v1/cluster/snapshots", &Value::Null).expect(200).json();
+        listed["snapshots"].as_array().expect("snapshots").clone()
+    };
+    let genuine = |cluster: &Cluster| -> BTreeMap<u64, Vec<u64>> {
+        let mut of: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for one in listed(cluster) {
+            let number = |name: &str| one[name].as_u64().expect("a number");
+            if number("position") < FAR && number("bytes") != FORGED_BYTES {
+                of.entry(number("partition")).or_default().push(number("position"));
+            }
+        }
+        of
+    };
+    let log = wait::until("snapshots", || Some(listed(&cluster).first()?["log"].as_str()?.to_owned()));
+    let forge = |cluster: &Cluster, partition: u16, position: u64| {
+        let name = format!("{partition:04}-{position:020}-{log}.snap");
+        let nuid = format!("forged{partition}x{position}");
+        let described = json!({"name": name, "options": {"max_chunk_size": 1024}, "bucket": "CAMEO_SNAPSHOTS", "nuid": nuid,
+            "size": FORGED_BYTES, "mtime": "0001-01-01T00:00:00Z", "chunks": 0, "digest": "SHA-256="});
+        let at = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, name);
+        assert!(cluster.may("edge-1", &format!("$O.CAMEO_SNAPSHOTS.M.{at}"), &described));
+    };
+    for partition in 0..16 {
+        (0..2).for_each(|n| forge(&cluster, partition, FAR + n));
+        // And of places that it has reached: of these there is nothing behind the description.
+        (0..2).for_each(|n| forge(&cluster, partition, 1 + n));
+    }
+    // The control plane goes on to remove what is outdated, and what remains is what edges have taken.
+    shorten(&cluster, 0, &ids, |stream| cluster.first_of(stream) > 2);
+    let left = genuine(&cluster);
+    assert!(left.len() == 16 && left.values().all(|positions| positions.len() >= 2), "{left:?}");
+    let before = cluster.agreed(&ids);
+    cluster.join_edge(1);
+    assert_eq!(cluster.agreed(&ids), before);
+}
+
 /// Visits until there was another generation of snapshots and the streams have lost what came before it.
 fn shorten(cluster: &Cluster, edge: usize, ids: &[String], is_short: impl Fn(&str) -> bool) {
     let mut round = 0;

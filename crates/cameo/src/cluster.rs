@@ -182,6 +182,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         made("the control bucket", async || NatsBucket::create(&nats, NAME, log.replicas).await).await?;
         let bucket = wait_for("the control bucket", async || NatsBucket::open(&nats, NAME).await).await?;
         let objects = Objects::new(&nats, NAME);
+        let looked_at = common.data_dir.join("snapshot.tmp");
         let mut watched = vec![bucket.stream().to_owned(), visits::stream(NAME), objects.stream().to_owned()];
         let bucket: Arc<dyn Bucket> = Arc::new(bucket);
         let plane = PlaneConfig {
@@ -200,7 +201,7 @@ pub(crate) fn control(args: ControlArgs) -> anyhow::Result<()> {
         plane.ask_nodes_by(Arc::new(nodes::RemoteNodes::new(&nats, NAME)));
         audit::take(&nats, NAME, plane.clone()).await?;
         watched.extend(shortened.streams().map(str::to_owned));
-        tokio::spawn(retention::keep(shortened, objects, config.retention));
+        tokio::spawn(retention::keep(shortened, objects, config.retention, looked_at));
         let upstream =
             upstream::router(&config.edge_url, &config.gateway_url, config.node_ca.as_deref(), sealer.clone())?;
         let (admin, _) = cameo_control::router(&plane, Upstream::new(upstream));

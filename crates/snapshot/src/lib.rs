@@ -17,5 +17,5 @@ mod store;
 
 pub use file::{Damage, Head, Reader, Writer};
 pub use name::Name;
-pub use plan::Plan;
+pub use plan::{GENERATIONS, Plan};
 pub use store::{Folder, Listed, Objects, Put, Store, StoreError};

@@ -1,23 +1,30 @@
 //! The control plane keeps log and snapshots from growing without end: it alone may. Snapshots beyond two of a partition
 //! go, and so does the part of the log that is older than its retention and that the older of the two has.
+//!
+//! Edges write snapshots, and one that was broken into may write anything. So those two are not whatever is listed: each was
+//! read whole here once, is what its name says, and of a place that the log has reached.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cameo_eventlog::{EventLog, JetStreamLog, LogTime, Partition, Position};
-use cameo_snapshot::{Objects, Plan, Store};
+use cameo_nats::object::ObjectError;
+use cameo_snapshot::{Damage, GENERATIONS, Listed, Name, Objects, Plan, Reader, Store, StoreError};
 
 /// How often it is looked whether something can go.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// How often parts of snapshots are looked for that were never finished.
 const UNFINISHED_EVERY: Duration = Duration::from_secs(1800);
 
-/// Goes on for as long as the process runs.
-pub(super) async fn keep(log: JetStreamLog, objects: Objects, retention: Duration) {
+/// Goes on for as long as the process runs. `file` is where snapshots are copied to, one at a time, to be looked at.
+pub(super) async fn keep(log: JetStreamLog, objects: Objects, retention: Duration, file: PathBuf) {
     let mut failing = false;
     let mut unfinished = Instant::now();
+    let mut looked = Looked { store: Store::Objects(objects.clone()), file, intact: HashMap::new() };
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        match once(&log, &objects, retention, &mut unfinished).await {
+        match once(&log, &objects, retention, &mut unfinished, &mut looked).await {
             Ok(()) if failing => {
                 tracing::info!("log and snapshots can be shortened again");
                 failing = false;
@@ -38,12 +45,13 @@ async fn once(
     objects: &Objects,
     retention: Duration,
     unfinished: &mut Instant,
+    looked: &mut Looked,
 ) -> anyhow::Result<()> {
-    let store = Store::Objects(objects.clone());
-    let plan = Plan::new(log.id(), log.partitions(), store.list().await?);
+    let all = Plan::new(log.id(), log.partitions(), looked.store.list().await?);
+    let plan = looked.sound(log, &all).await?;
     let mut removed = 0;
-    for outdated in plan.outdated() {
-        store.remove(&outdated.name).await?;
+    for outdated in all.outdated_by(&plan) {
+        looked.store.remove(&outdated.name).await?;
         removed += 1;
     }
     if removed > 0 {
@@ -66,4 +74,62 @@ async fn once(
         metrics::counter!("cameo_log_trimmed_bytes_total").increment(trimmed.bytes);
     }
     Ok(())
+}
+
+/// Which snapshots are sound. Each is read once.
+struct Looked {
+    store: Store,
+    file: PathBuf,
+    /// By name, and since when it is there.
+    intact: HashMap<(Name, u64), bool>,
+}
+
+impl Looked {
+    /// Of each partition the newest ones that are, as many as are kept.
+    async fn sound(&mut self, log: &JetStreamLog, all: &Plan) -> anyhow::Result<Plan> {
+        let listed =
+            |(name, at_ms): &(Name, u64)| all.of.iter().flatten().any(|one| (one.name, one.at_ms) == (*name, *at_ms));
+        self.intact.retain(|known, _| listed(known));
+        let mut sound = Plan { of: Vec::with_capacity(all.of.len()) };
+        for of_it in &all.of {
+            let mut kept = Vec::with_capacity(GENERATIONS);
+            for one in of_it.iter().filter(|one| one.name.position <= log.last(one.name.partition)) {
+                if kept.len() < GENERATIONS && self.is_intact(one).await? {
+                    kept.push(*one);
+                }
+            }
+            sound.of.push(kept);
+        }
+        Ok(sound)
+    }
+
+    async fn is_intact(&mut self, one: &Listed) -> anyhow::Result<bool> {
+        let known = (one.name, one.at_ms);
+        if let Some(intact) = self.intact.get(&known) {
+            return Ok(*intact);
+        }
+        let intact = match self.store.get(&one.name, &self.file).await {
+            Ok(()) => {
+                let (file, name) = (self.file.clone(), one.name);
+                let opened = tokio::task::spawn_blocking(move || {
+                    let opened = Reader::open_as(&file, &name).map(drop);
+                    std::fs::remove_file(&file).map(|()| opened)
+                });
+                match opened.await?? {
+                    Ok(()) => Ok(()),
+                    Err(Damage::Io(error)) => return Err(error.into()),
+                    Err(damage) => Err(damage.to_string()),
+                }
+            }
+            Err(StoreError::Objects(error @ (ObjectError::Damaged { .. } | ObjectError::Missing(_)))) => {
+                Err(error.to_string())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Err(why) = &intact {
+            tracing::error!(snapshot = %one.name, why, "a snapshot is not intact; none is removed for it");
+        }
+        self.intact.insert(known, intact.is_ok());
+        Ok(intact.is_ok())
+    }
 }

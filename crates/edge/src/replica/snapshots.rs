@@ -170,7 +170,9 @@ impl<L: EventLog> Taker<L> {
     async fn plan(&self) -> Result<Plan, String> {
         let log = &self.inner.log;
         let listed = self.config.store.list().await.map_err(|error| apply::describe(&error))?;
-        let plan = Plan::new(log.id(), log.partitions(), listed);
+        // Nobody has applied more than there is.
+        let plan =
+            Plan::new(log.id(), log.partitions(), listed).only(|one| one.name.position <= log.last(one.name.partition));
         for (slot, floor) in self.inner.slots.iter().zip(plan.floors()) {
             slot.floor.store(floor.unwrap_or_default().0, Ordering::Release);
         }
