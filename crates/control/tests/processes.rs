@@ -92,6 +92,16 @@ impl NodeProcess {
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+        // On a busy machine its threads may go on for a while.
+        while signal == Signal::STOP && !self.stands_still() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let mut states = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap());
+        states.all(|state| state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
     }
 
     /// The status of a fetch with this token.
