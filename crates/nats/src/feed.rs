@@ -33,6 +33,9 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// How often the cursor is compared with what publishes were answered. Ours: a message that has not come after one or two
 /// of these will not.
 const COMPARE_EVERY: Duration = Duration::from_millis(100);
+/// After how many comparisons a message that is known to be there has been missed, where that ends the feed: a busy machine
+/// is late.
+const LATE: u32 = 5;
 /// For how long, and over how many looks, a stream must seem to have lost messages to be said to: a leader that was just
 /// elected may know them and not have them in its store yet.
 const SUSPICION: (Duration, u32) = (Duration::from_secs(10), 3);
@@ -228,7 +231,7 @@ impl Reader {
         self.at_end = true;
         let mut compare = tokio::time::interval(COMPARE_EVERY);
         compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut compared = self.cursor;
+        let (mut compared, mut late) = (self.cursor, 0);
         loop {
             tokio::select! {
                 biased;
@@ -249,7 +252,8 @@ impl Reader {
                 }
                 _ = compare.tick() => {
                     self.check_connection()?;
-                    if compared == self.cursor && self.stream.told() > self.cursor {
+                    late = if compared == self.cursor && self.stream.told() > self.cursor { late + 1 } else { 0 };
+                    if late >= if self.options.contiguous { 1 } else { LATE } {
                         self.fill().await?;
                     }
                     compared = self.cursor;
