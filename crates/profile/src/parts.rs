@@ -155,6 +155,19 @@ mod tests {
     use crate::names::Name;
     use crate::time::MINUTE_MS as MIN;
 
+    /// A part as it stands in checkpoints from before it was remembered by which links something came: by the one there is.
+    #[test]
+    fn a_part_without_what_was_brought_is_read_and_written_so_where_that_is_the_usual_thing() {
+        let mut part = Part::new(b"tnt:d", b"", 7, 100);
+        part.bring(7);
+        let mut bytes = Vec::new();
+        part.put(100, &mut bytes);
+        assert_eq!(bytes, b"\x05tnt:d\x00\x07\x00\x00\x00");
+        assert_eq!(Part::read(100, &mut Reader::new(&bytes)), part);
+        (0..100).for_each(|epoch| part.bring(epoch));
+        assert_eq!(part.brought, (36..100).collect::<Vec<_>>(), "the oldest are forgotten");
+    }
+
     #[test]
     fn two_pasts_become_one() {
         let mut early = Visits::first(10 * MIN, Some("a"));

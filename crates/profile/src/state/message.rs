@@ -235,3 +235,30 @@ mod bytes {
         from.deserialize_bytes(Bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// As they stand in logs and outboxes of versions that knew nothing of what was brought: by the alias there is.
+    #[test]
+    fn messages_without_what_was_brought_are_read_and_written_so_where_that_is_the_usual_thing() {
+        let drop = What::Drop { epoch: 7, erased: true, brought: None };
+        let forget = What::Forget { epoch: 7, brought: None };
+        for (what, old) in [
+            (drop, rmp_serde::to_vec(&BTreeMap::from([("Drop", (7, true))]))),
+            (forget, rmp_serde::to_vec(&BTreeMap::from([("Forget", (7,))]))),
+        ] {
+            let head = rmp_serde::to_vec(&("demo", "tnt:a", None::<()>, [(); 0], 0, 0, ())).unwrap();
+            let old = [&head[..head.len() - 1], &old.unwrap()].concat();
+            let message = Message::new("demo", "tnt:a", what);
+            assert_eq!((&*message.encode(), Message::decode(&old).as_ref()), (&old[..], Some(&message)));
+        }
+        assert_eq!((put_brought(7, &[7]), brought(7, None)), (None, vec![7]));
+        for told in [vec![], vec![3], vec![3, 7]] {
+            assert_eq!(brought(7, put_brought(7, &told)), told);
+        }
+    }
+}
