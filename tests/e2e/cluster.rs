@@ -1,6 +1,7 @@
 //! A cluster over real NATS servers: what one edge takes all edges have, tokens die on all of them, and the death of a
 //! server loses and doubles nothing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cameo_tests::cluster::{Cluster, LEASE_SECONDS};
@@ -153,6 +154,38 @@ fn a_bulk_file_reaches_every_edge_also_when_its_edge_dies() {
     let listed = wait::until("a list", || Some(gateway.get("/v1/demo/batches")).filter(|answer| answer.status != 503));
     let listed = listed.expect(200).json();
     assert_eq!(listed["batches"].as_array().map(Vec::len), Some(1), "{listed}");
+}
+
+#[test]
+fn no_upload_is_turned_away_while_the_edges_are_started_anew_one_after_the_other() {
+    let Some(mut cluster) = Cluster::start(1, 2) else { return };
+    let mut edges = std::mem::take(&mut cluster.edges);
+    let gateway = cluster.gateway.as_ref().expect("the gateway runs");
+    let upload = || {
+        let upload = Request::post("/m2/demo/v2/profile/batchUpdate", "text/csv", "batch=pcId,tier\nr1,gold\n");
+        gateway.send(&upload.header("Accept", "application/json"))
+    };
+    wait::until("a gateway that takes files", || (upload().status == 200).then_some(()));
+    let over = AtomicBool::new(false);
+    let taken = std::thread::scope(|scope| {
+        let uploads = scope.spawn(|| {
+            let mut taken = 0;
+            while !over.load(Ordering::Relaxed) {
+                let answer = upload();
+                // Several are under way at most.
+                assert!(matches!(answer.status, 200 | 429), "after {taken}: {}: {}", answer.status, answer.text());
+                taken += usize::from(answer.status == 200);
+            }
+            taken
+        });
+        for edge in &mut edges {
+            let setup = edge.take().expect("the edge runs").terminate();
+            *edge = Some(setup.start());
+        }
+        over.store(true, Ordering::Relaxed);
+        uploads.join().expect("every upload is taken")
+    });
+    assert!(taken > 10, "{taken} uploads");
 }
 
 #[test]

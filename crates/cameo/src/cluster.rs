@@ -103,7 +103,8 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
         let edge = Arc::new(Edge::open(edge, Arc::new(log)).await.context("cannot recover the profiles")?);
         let _ = status.set(edge.replica());
         tokio::spawn(Arc::clone(&edge).follow_settings(node.changes()));
-        ledger::answer(&nats, NAME, &common.nats.name, ReplicaLedger(edge.replica())).await?;
+        let ledger = ReplicaLedger(edge.replica());
+        let answering = ledger::answer(&nats, NAME, &common.nats.name, ledger, Arc::clone(&draining)).await?;
         nodes::answer(&nats, NAME, &common.nats.name, edge.replica()).await?;
         let draining_visits = tokio::spawn(visits::drain(nats.clone(), NAME, Arc::clone(&edge)));
         let router = process::described(edge.router(), cameo_edge::openapi())?;
@@ -118,6 +119,7 @@ pub(crate) fn edge(args: EdgeArgs) -> anyhow::Result<()> {
         };
         serve(common, listener, router, &draining, stopped, || draining_visits.abort()).await;
         node.leave().await;
+        answering.close().await;
         edge.close().await;
         if overtaken.load(Ordering::Relaxed) { Err(anyhow::Error::msg(Overtaken)) } else { Ok(()) }
     })

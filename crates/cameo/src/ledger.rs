@@ -15,6 +15,7 @@ fn convert(error: SubmitError) -> LedgerError {
         SubmitError::Busy => LedgerError::Full,
         SubmitError::StorageFull => LedgerError::StorageFull,
         SubmitError::Unavailable(why) => LedgerError::Unavailable(why),
+        SubmitError::Elsewhere(why) => LedgerError::Elsewhere(why),
         SubmitError::Unknown(why) => LedgerError::Unknown(why),
         // The gateway's chunks are far below the log's limit.
         too_large @ SubmitError::TooLarge { .. } => LedgerError::Unavailable(too_large.to_string()),
@@ -123,7 +124,7 @@ mod tests {
         assert_eq!(value(&ledger, partition, &address).as_deref(), Some("4"));
         edge.close().await;
         let closed = ledger.append(partition, &visit(home, "5")).await;
-        assert!(matches!(closed, Err(LedgerError::Unavailable(_))), "{closed:?}");
+        assert!(matches!(closed, Err(LedgerError::Elsewhere(_))), "{closed:?}");
         assert_eq!(value(&ledger, partition, &address).as_deref(), Some("4"), "reads go on");
     }
 
@@ -133,6 +134,7 @@ mod tests {
             (SubmitError::Busy, LedgerError::Full),
             (SubmitError::StorageFull, LedgerError::StorageFull),
             (SubmitError::Unavailable("w".into()), LedgerError::Unavailable("w".into())),
+            (SubmitError::Elsewhere("w".into()), LedgerError::Elsewhere("w".into())),
             // Never said to be safe to retry.
             (SubmitError::Unknown("w".into()), LedgerError::Unknown("w".into())),
         ] {

@@ -199,7 +199,7 @@ impl<L: EventLog> Inner<L> {
     fn check(&self, partition: Partition) -> Result<(), SubmitError> {
         match self.slots[partition.index()].halted.get() {
             None => Ok(()),
-            Some(halt) => Err(apply::halted_error(partition, halt).into()),
+            Some(halt) => Err(SubmitError::Elsewhere(apply::halted_text(partition, halt))),
         }
     }
 

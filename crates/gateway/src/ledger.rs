@@ -22,6 +22,9 @@ pub enum LedgerError {
     /// The log or the state is not there. Nothing was stored.
     #[error("nothing was stored: {0}")]
     Unavailable(String),
+    /// Who was asked takes it no more, another may. Nothing was stored.
+    #[error("nothing was stored: {0}")]
+    Elsewhere(String),
     /// Nobody knows whether it was stored.
     #[error("the outcome is unknown ({0})")]
     Unknown(String),
@@ -113,13 +116,16 @@ impl Question {
     pub fn look_up(&self, client: &str, folded: &impl Folded) -> Result<Known, LedgerError> {
         match self {
             Self::Head { batch } => {
+                let mut unread = None;
                 for partition in folded.count().iter() {
-                    let head = folded.read(partition, |state, _| state.batch_head(client, batch).cloned())?;
-                    if head.is_some() {
-                        return Ok(Known::Head(head));
+                    match folded.read(partition, |state, _| state.batch_head(client, batch).cloned()) {
+                        Ok(None) => {}
+                        Ok(head) => return Ok(Known::Head(head)),
+                        Err(error) => unread = Some(error),
                     }
                 }
-                Ok(Known::Head(None))
+                // It may be in the one that cannot be read.
+                unread.map_or(Ok(Known::Head(None)), Err)
             }
             Self::HeadByKey { partition, key } => {
                 let head = folded.read(*partition, |state, _| state.batch_head_by_key(client, key).cloned());

@@ -33,7 +33,9 @@ impl From<LedgerError> for Refusal {
         let (status, retry) = match error {
             LedgerError::Full => (429, RETRY_BUSY),
             LedgerError::StorageFull => (507, RETRY_UNAVAILABLE),
-            LedgerError::Unavailable(_) | LedgerError::Unknown(_) => (503, RETRY_UNAVAILABLE),
+            LedgerError::Unavailable(_) | LedgerError::Elsewhere(_) | LedgerError::Unknown(_) => {
+                (503, RETRY_UNAVAILABLE)
+            }
         };
         Self { retry_after: Some(retry), ..Self::new(status, error.to_string()) }
     }

@@ -386,6 +386,12 @@ impl std::fmt::Debug for Nats {
 pub struct Subscription(pub(crate) Subscriber);
 
 impl Subscription {
+    /// Takes no further messages: those that have come already are still there, and [`Self::next`] gives none after them.
+    pub async fn finish(&mut self) {
+        // A client that has been closed gives none either.
+        let _ = self.0.drain().await;
+    }
+
     /// The next message; `None` when the client has been closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Incoming> {
         let message = self.0.next().await?;

@@ -26,7 +26,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Asked, ConnectError, Incoming, Nats, NatsOptions, RequestError};
+pub use connection::{Asked, ConnectError, Incoming, Nats, NatsOptions, RequestError, Subscription};
 pub use direct::Stored;
 pub use feed::{Feed, FeedError, FeedOptions};
 pub use publish::{Ack, Publish, PublishError};

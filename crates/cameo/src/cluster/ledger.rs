@@ -2,26 +2,30 @@
 //! in MessagePack but for the event, which is as it stands in the log.
 //!
 //! ```text
-//! cameo.ledger.hello             any edge: its name and P
+//! cameo.ledger.hello             any edge that is ready: its name and P
+//! cameo.ledger.hello.any         any edge, for when none is ready
 //! cameo.ledger.{edge}.append     partition (u16, big-endian) and event; answered when the edge has applied it
 //! cameo.ledger.{edge}.ask        a question about batches
 //! ```
 //! An edge takes only the events of batches from it: the name of a gateway is no right to change profiles by other ways.
-//! A gateway stays with one edge for as long as that answers, so that its events keep their order. An append that is not
+//! A gateway stays with one edge for as long as that can do what it is asked, so that its events keep their order. One that has
+//! stopped a partition, or is shutting down, says so, and the same is asked of another. An append that is not
 //! answered is of unknown outcome; the rows of a file are asked for again and counted once, whichever edge takes them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use bytes::Bytes;
 use cameo_eventlog::EventLog;
 use cameo_gateway::{Known, Ledger, LedgerError, Question};
-use cameo_nats::{Nats, RequestError};
+use cameo_nats::{Asked, Incoming, Nats, RequestError, Subscription};
 use cameo_profile::{Event, LogTime, Outcome, Partition, PartitionCount};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ledger::ReplicaLedger;
 
@@ -29,6 +33,10 @@ use crate::ledger::ReplicaLedger;
 const APPEND_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a question may take.
 const ASK_PATIENCE: Duration = Duration::from_secs(5);
+/// Edges that are asked one after the other, when each says that another may do it.
+const EDGES_ASKED: usize = 3;
+/// How often an edge looks whether it is ready.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Events on their way to the edge. More than the gateway has under way at once.
 const EVENTS: usize = 4096;
 /// Bytes of a reply: a NATS message holds 1 MiB with its headers.
@@ -63,47 +71,129 @@ fn reply<T: Serialize>(value: &Result<T, LedgerError>) -> Bytes {
     encode(&Err::<T, _>(LedgerError::Unavailable(text)))
 }
 
-/// Answers gateways for as long as the process runs.
+/// An edge that answers gateways.
+pub(super) struct Answering {
+    close: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Answering {
+    /// Takes nothing more: who asks is told by NATS, and asks another edge. Waits until what was taken is answered.
+    pub(super) async fn close(self) {
+        self.close.send_replace(true);
+        if tokio::time::timeout(APPEND_PATIENCE, self.task).await.is_err() {
+            tracing::warn!("a gateway may not have been told what became of its events");
+        }
+    }
+}
+
+/// Answers gateways. Those that look for an edge are answered while this one is ready and not about to stop.
 pub(super) async fn answer<L: EventLog>(
     nats: &Nats,
     name: &str,
     edge: &str,
     ledger: ReplicaLedger<L>,
-) -> anyhow::Result<()> {
+    draining: Arc<AtomicBool>,
+) -> anyhow::Result<Answering> {
+    let (close, closing) = watch::channel(false);
     let subscribe = async |subject: String, queue| {
         nats.subscribe(&subject, queue).await.with_context(|| format!("cannot listen to {subject}"))
     };
-    let mut hellos = subscribe(format!("{name}.ledger.hello"), Some(EDGES)).await?;
-    let mut appends = subscribe(format!("{name}.ledger.{edge}.append"), None).await?;
-    let mut asks = subscribe(format!("{name}.ledger.{edge}.ask"), None).await?;
-    let ledger = Arc::new(ledger);
-    let hello = encode(&Hello { edge: edge.to_owned(), partitions: ledger.partitions().get() });
-    let nats = nats.clone();
-    tokio::spawn(async move {
+    let desk = Desk {
+        appends: subscribe(format!("{name}.ledger.{edge}.append"), None).await?,
+        asks: subscribe(format!("{name}.ledger.{edge}.ask"), None).await?,
+        others: subscribe(format!("{name}.ledger.hello.any"), Some(EDGES)).await?,
+        hellos: None,
+        hello: encode(&Hello { edge: edge.to_owned(), partitions: ledger.partitions().get() }),
+        name: name.to_owned(),
+        nats: nats.clone(),
+        ledger: Arc::new(ledger),
+        draining,
+    };
+    Ok(Answering { close, task: tokio::spawn(desk.serve(closing)) })
+}
+
+/// Where gateways come with what they ask of an edge.
+struct Desk<L: EventLog> {
+    nats: Nats,
+    name: String,
+    ledger: Arc<ReplicaLedger<L>>,
+    draining: Arc<AtomicBool>,
+    hello: Bytes,
+    appends: Subscription,
+    asks: Subscription,
+    /// Who looks for any edge.
+    others: Subscription,
+    /// Who looks for one that is ready; heard while this one is.
+    hellos: Option<Subscription>,
+}
+
+impl<L: EventLog> Desk<L> {
+    async fn serve(mut self, mut closing: watch::Receiver<bool>) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut answers = JoinSet::new();
+        let mut open = true;
         loop {
             // One after the other: events of a partition go into the log in the order in which they came.
             tokio::select! {
-                Some(message) = appends.next() => {
-                    let applied = start(&*ledger, &message.payload);
-                    answer_later(&nats, message.reply, applied);
+                Some(message) = self.appends.next() => {
+                    let applied = start(&*self.ledger, &message.payload);
+                    answers.spawn(tell(self.nats.clone(), message.reply, applied));
                 }
-                Some(message) = asks.next() => {
-                    let ledger = Arc::clone(&ledger);
-                    answer_later(&nats, message.reply, async move {
+                Some(message) = self.asks.next() => {
+                    let ledger = Arc::clone(&self.ledger);
+                    let known = async move {
                         let Ask { client, question } = decode(&message.payload)?;
                         ledger.ask(&client, question).await
-                    });
+                    };
+                    answers.spawn(tell(self.nats.clone(), message.reply, known));
                 }
-                Some(message) = hellos.next() => {
-                    let Some(reply) = message.reply else { continue };
-                    // Who asked tries again.
-                    let _ = nats.tell(&reply, hello.clone()).await;
+                Some(message) = next_of(self.hellos.as_mut()) => self.greet(message).await,
+                Some(message) = self.others.next() => self.greet(message).await,
+                // A panic has been reported by the panic hook; who asked finds no answer.
+                Some(_) = answers.join_next() => {}
+                _ = look.tick(), if open => self.look().await,
+                // An error means that nobody can close it any more.
+                _ = closing.changed(), if open => {
+                    if !self.nats.is_up() {
+                        // Nobody can be told, nor asks.
+                        return;
+                    }
+                    open = false;
+                    self.hellos = None;
+                    for subscription in [&mut self.appends, &mut self.asks, &mut self.others] {
+                        subscription.finish().await;
+                    }
                 }
-                else => return,
+                else => break,
             }
         }
-    });
-    Ok(())
+        // The last answers; without a connection nobody waits for them.
+        let _ = self.nats.flush().await;
+    }
+
+    /// Listens to those who look for an edge that is ready, or no longer.
+    async fn look(&mut self) {
+        let ready = !self.draining.load(Ordering::Relaxed) && self.ledger.0.health().is_ready();
+        if ready == self.hellos.is_some() {
+            return;
+        }
+        self.hellos = None;
+        if ready {
+            // Without a connection at the next look.
+            self.hellos = self.nats.subscribe(&format!("{}.ledger.hello", self.name), Some(EDGES)).await.ok();
+        }
+    }
+
+    async fn greet(&self, message: Incoming) {
+        let Some(reply) = message.reply else { return };
+        // Who asked tries again.
+        let _ = self.nats.tell(&reply, self.hello.clone()).await;
+    }
+}
+
+async fn next_of(subscription: Option<&mut Subscription>) -> Option<Incoming> {
+    subscription?.next().await
 }
 
 fn start<L: EventLog>(
@@ -143,18 +233,11 @@ fn read(payload: &[u8], partitions: PartitionCount) -> Result<(Partition, Event<
     }
 }
 
-fn answer_later<T: Serialize + Send>(
-    nats: &Nats,
-    to: Option<String>,
-    answer: impl Future<Output = Result<T, LedgerError>> + Send + 'static,
-) {
+async fn tell<T: Serialize>(nats: Nats, to: Option<String>, answer: impl Future<Output = Result<T, LedgerError>>) {
+    let bytes = reply(&answer.await);
     let Some(to) = to else { return };
-    let nats = nats.clone();
-    tokio::spawn(async move {
-        let bytes = reply(&answer.await);
-        // Who asked finds no answer, and asks again.
-        let _ = nats.tell(&to, bytes).await;
-    });
+    // Who asked finds no answer, and asks again.
+    let _ = nats.tell(&to, bytes).await;
 }
 
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, LedgerError> {
@@ -190,9 +273,15 @@ impl RemoteLedger {
     }
 }
 
+/// An edge that is ready, or if there is none any: it can still do what concerns partitions that have not stopped.
 async fn hello(nats: &Nats, name: &str) -> Option<Hello> {
-    let answer = nats.request(&format!("{name}.ledger.hello"), Bytes::new(), ASK_PATIENCE).await.ok()?;
-    rmp_serde::from_slice(&answer).ok()
+    for subject in ["hello", "hello.any"] {
+        let asked = nats.request(&format!("{name}.ledger.{subject}"), Bytes::new(), ASK_PATIENCE).await;
+        if let Some(hello) = asked.ok().and_then(|answer| rmp_serde::from_slice(&answer).ok()) {
+            return Some(hello);
+        }
+    }
+    None
 }
 
 /// The edge that is asked now; another one when the last has failed.
@@ -207,7 +296,7 @@ async fn chosen(nats: &Nats, name: &str, edge: &watch::Sender<String>) -> Result
     Ok(found.edge)
 }
 
-/// An edge that does not answer is not asked again.
+/// An edge that does not answer, or cannot do what it is asked, is not asked again.
 fn drop_edge(edge: &watch::Sender<String>, failed: &str) {
     edge.send_if_modified(|held| {
         let same = held == failed;
@@ -221,41 +310,70 @@ fn drop_edge(edge: &watch::Sender<String>, failed: &str) {
 /// Sends events in their order, each as soon as the one before it is on its way.
 async fn send(nats: Nats, name: String, edge: watch::Sender<String>, mut events: mpsc::Receiver<Outgoing>) {
     while let Some(Outgoing { payload, answer }) = events.recv().await {
-        let to = match chosen(&nats, &name, &edge).await {
-            Ok(to) => to,
-            Err(error) => {
-                // Whoever waited may have gone.
-                let _ = answer.send(Err(error));
-                continue;
-            }
-        };
-        let sent = nats.begin_request(&format!("{name}.ledger.{to}.append"), payload).await;
-        let edge = edge.clone();
+        let question = Asking { nats: nats.clone(), name: name.clone(), edge: edge.clone(), what: "append", payload };
+        let sent = question.begin().await;
         tokio::spawn(async move {
-            let applied = match sent {
-                Ok(sent) => understand(sent.answer(APPEND_PATIENCE).await, &edge, &to),
-                Err(error) => understand(Err(error), &edge, &to),
-            };
-            let _ = answer.send(applied);
+            // Whoever waited may have gone.
+            let _ = answer.send(question.finish(sent, APPEND_PATIENCE).await);
         });
     }
 }
 
-fn understand<T: DeserializeOwned>(
-    answer: Result<Bytes, RequestError>,
-    edge: &watch::Sender<String>,
-    asked: &str,
-) -> Result<T, LedgerError> {
-    match answer {
-        Ok(bytes) => decode::<Result<T, LedgerError>>(&bytes)?,
-        Err(error @ RequestError::Timeout(_)) => {
-            drop_edge(edge, asked);
-            Err(LedgerError::Unknown(error.to_string()))
+/// Something that is asked of an edge, and when that one cannot do it of another.
+struct Asking {
+    nats: Nats,
+    name: String,
+    edge: watch::Sender<String>,
+    what: &'static str,
+    payload: Bytes,
+}
+
+/// A question on its way, and the edge that it goes to.
+type Begun = Result<(String, Result<Asked, RequestError>), LedgerError>;
+
+impl Asking {
+    async fn begin(&self) -> Begun {
+        let to = chosen(&self.nats, &self.name, &self.edge).await?;
+        let subject = format!("{}.ledger.{to}.{}", self.name, self.what);
+        let sent = self.nats.begin_request(&subject, self.payload.clone()).await;
+        Ok((to, sent))
+    }
+
+    async fn finish<T: DeserializeOwned>(&self, begun: Begun, patience: Duration) -> Result<T, LedgerError> {
+        let mut answer = self.answer(begun, patience).await;
+        for _ in 1..EDGES_ASKED {
+            if !matches!(answer, Err(LedgerError::Elsewhere(_))) {
+                break;
+            }
+            // Behind what was sent meanwhile: rows that do not follow their partition's are refused by the fold, and sent again.
+            answer = self.answer(self.begin().await, patience).await;
         }
-        Err(error) => {
-            drop_edge(edge, asked);
-            Err(LedgerError::Unavailable(error.to_string()))
+        answer
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, begun: Begun, patience: Duration) -> Result<T, LedgerError> {
+        let (asked, sent) = begun?;
+        let answer = match sent {
+            Ok(sent) => sent.answer(patience).await,
+            Err(error) => Err(error),
+        };
+        let result = answer.map_err(|error| match error {
+            RequestError::Timeout(_) => LedgerError::Unknown(error.to_string()),
+            // It has ended, and never saw it.
+            RequestError::NoResponders(_) => LedgerError::Elsewhere(error.to_string()),
+            RequestError::Disconnected | RequestError::Refused { .. } => LedgerError::Unavailable(error.to_string()),
+        });
+        let said = match result {
+            Ok(bytes) => decode::<Result<T, LedgerError>>(&bytes)?,
+            Err(error) => {
+                drop_edge(&self.edge, &asked);
+                return Err(error);
+            }
+        };
+        if matches!(said, Err(LedgerError::Elsewhere(_))) {
+            drop_edge(&self.edge, &asked);
         }
+        said
     }
 }
 
@@ -286,11 +404,16 @@ impl Ledger for RemoteLedger {
     }
 
     async fn ask(&self, client: &str, question: Question) -> Result<Known, LedgerError> {
-        let edge = chosen(&self.nats, &self.name, &self.edge).await?;
-        let payload = encode(&Ask { client: client.to_owned(), question });
-        let answer = self.nats.request(&format!("{}.ledger.{edge}.ask", self.name), payload, ASK_PATIENCE).await;
+        let question = Asking {
+            nats: self.nats.clone(),
+            name: self.name.clone(),
+            edge: self.edge.clone(),
+            what: "ask",
+            payload: encode(&Ask { client: client.to_owned(), question }),
+        };
+        let answer = question.finish(question.begin().await, ASK_PATIENCE).await;
         // A question changes nothing: that it was not answered is no doubt about anything.
-        understand(answer, &self.edge, &edge).map_err(|error| match error {
+        answer.map_err(|error| match error {
             LedgerError::Unknown(why) => LedgerError::Unavailable(why),
             error => error,
         })
@@ -298,51 +421,4 @@ impl Ledger for RemoteLedger {
 }
 
 #[cfg(test)]
-mod tests {
-    use cameo_profile::event::{
-        BatchClosed, BatchErrors, BatchOpened, BatchRows, ClientSettings, Delivered, DropAlias, Erase, Relay, Unlink,
-        Update, Visit,
-    };
-
-    use super::*;
-
-    fn asked(partition: u16, event: &Event<'_>) -> Result<(), LedgerError> {
-        let mut payload = partition.to_be_bytes().to_vec();
-        event.encode(&mut payload);
-        let partitions = PartitionCount::new(4).unwrap();
-        let (read_partition, read_event) = read(&payload, partitions)?;
-        assert_eq!((read_partition, &read_event), (Partition(partition), event));
-        Ok(())
-    }
-
-    #[test]
-    fn an_edge_appends_events_of_batches_for_a_gateway_and_no_others() {
-        let of_batches = [
-            Event::BatchOpened(BatchOpened::default()),
-            Event::BatchRows(BatchRows::default()),
-            Event::BatchErrors(BatchErrors::default()),
-            Event::BatchClosed(BatchClosed::default()),
-        ];
-        for event in of_batches {
-            assert_eq!(asked(3, &event), Ok(()), "{event:?}");
-            let refused = asked(4, &event).unwrap_err().to_string();
-            assert!(refused.contains("no partition 4"), "{refused}");
-        }
-        let others = [
-            Event::Visit(Visit::default()),
-            Event::Update(Update::default()),
-            Event::Erase(Erase::default()),
-            Event::ClientSettings(ClientSettings::default()),
-            Event::Unlink(Unlink::default()),
-            Event::DropAlias(DropAlias::default()),
-            Event::Relay(Relay::default()),
-            Event::Delivered(Delivered::default()),
-        ];
-        for event in others {
-            let refused = asked(0, &event).unwrap_err().to_string();
-            assert!(refused.contains("events of batches"), "{event:?}: {refused}");
-        }
-        let short = read(&[0], PartitionCount::new(4).unwrap()).unwrap_err().to_string();
-        assert!(short.contains("cannot be read"), "{short}");
-    }
-}
+mod tests;

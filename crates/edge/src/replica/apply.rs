@@ -269,7 +269,7 @@ fn rendered(state: &PartitionState, at: LogTime, client: &str, home: &str, ticke
     Some(bytes)
 }
 
-/// The error that waits at a halted partition.
-pub(super) fn halted_error(partition: Partition, halt: &Halt) -> AppendError {
-    AppendError::Unavailable(format!("partition {partition} has stopped: {halt}").into())
+/// Why a partition that has stopped takes nothing.
+pub(super) fn halted_text(partition: Partition, halt: &Halt) -> String {
+    format!("partition {partition} has stopped: {halt}")
 }

@@ -16,6 +16,10 @@ pub enum SubmitError {
     /// The log or the replica cannot take it. Nothing was stored; safe to try again.
     #[error("nothing was stored: {0}")]
     Unavailable(String),
+    /// This node takes it no more, and another may: it is shutting down, or the partition has stopped here. Nothing was
+    /// stored.
+    #[error("nothing was stored: {0}")]
+    Elsewhere(String),
     /// Nobody knows whether it was stored: only a retry with the same event id is safe.
     #[error("the outcome is unknown ({0}); retry with the same eventId")]
     Unknown(String),
@@ -35,7 +39,9 @@ impl From<SubmitError> for Refusal {
         let (status, retry_after, limit) = match error {
             SubmitError::Busy => (429, Some(RETRY_BUSY), None),
             SubmitError::StorageFull => (507, Some(RETRY_UNAVAILABLE), None),
-            SubmitError::Unavailable(_) | SubmitError::Unknown(_) => (503, Some(RETRY_UNAVAILABLE), None),
+            SubmitError::Unavailable(_) | SubmitError::Elsewhere(_) | SubmitError::Unknown(_) => {
+                (503, Some(RETRY_UNAVAILABLE), None)
+            }
             SubmitError::TooLarge { limit, .. } => (413, None, Some(limit)),
         };
         Self { retry_after, limit, ..Self::new(status, message) }
@@ -57,7 +63,7 @@ impl From<cameo_eventlog::SubmitError> for SubmitError {
         match error {
             cameo_eventlog::SubmitError::Full => Self::Busy,
             cameo_eventlog::SubmitError::StorageFull => Self::StorageFull,
-            cameo_eventlog::SubmitError::Closed => Self::Unavailable("the server is shutting down".into()),
+            cameo_eventlog::SubmitError::Closed => Self::Elsewhere("the server is shutting down".into()),
             cameo_eventlog::SubmitError::TooLarge { bytes, limit } => Self::TooLarge { bytes, limit },
         }
     }

@@ -110,7 +110,7 @@ fn what_is_acknowledged_is_read_and_survives_a_restart() {
     }
     let before = replica.digests();
     replica.close();
-    assert!(matches!(block_on(replica.submit(P0, &visit("tnt:a"))), Err(SubmitError::Unavailable(_))));
+    assert!(matches!(block_on(replica.submit(P0, &visit("tnt:a"))), Err(SubmitError::Elsewhere(_))));
     assert_eq!(visits(&replica, "tnt:a"), 3, "reads go on");
     drop(replica);
     // Everything is in the checkpoint: the log may forget it.
@@ -226,7 +226,7 @@ fn a_running_replica_stops_the_partition_and_serves_the_others() {
         assert_eq!((partition, halt.position), (P0, Some(Position(2))), "{halt}");
         assert!(halt.reason.contains(said), "{said}: {halt}");
         assert!(replica.read(P0, |_, _| ()).is_err(), "what has stopped is served no more");
-        assert!(matches!(block_on(replica.submit(P0, &visit("tnt:a"))), Err(SubmitError::Unavailable(_))));
+        assert!(matches!(block_on(replica.submit(P0, &visit("tnt:a"))), Err(SubmitError::Elsewhere(_))));
         block_on(replica.submit(Partition(1), &visit("tnt:other"))).unwrap();
         drop(replica);
         // Nothing of it was checkpointed: the next start meets the same frame.
@@ -342,7 +342,7 @@ fn a_caller_whose_event_cannot_be_read_back_is_told_that_nobody_knows() {
     // It is in the log, but its frame never comes.
     let told = block_on(replica.submit(P0, &visit("tnt:a")));
     assert!(matches!(&told, Err(SubmitError::Unknown(why)) if why.contains("a disk")), "{told:?}");
-    assert!(matches!(block_on(replica.submit(P0, &visit("tnt:a"))), Err(SubmitError::Unavailable(_))));
+    assert!(matches!(block_on(replica.submit(P0, &visit("tnt:a"))), Err(SubmitError::Elsewhere(_))));
     assert_eq!(replica.health().halted.len(), 1);
     replica.close();
 }

@@ -26,7 +26,7 @@ pub(super) async fn fall_back<L: EventLog>(
     let (mut slots, mut news) = (Vec::new(), Vec::new());
     for (slot, (answer, (placed, (visit, way)))) in answers.iter().zip(taken).enumerate() {
         match answer {
-            Err(SubmitError::Unavailable(_)) => {}
+            Err(SubmitError::Unavailable(_) | SubmitError::Elsewhere(_)) => {}
             // Without an id of its own a second copy would count.
             Err(SubmitError::Unknown(_)) if visit.event_id().is_some() => {}
             _ => continue,
