@@ -230,6 +230,8 @@ async fn a_linked_device_does_not_overtake_itself() {
     assert_eq!(rig.spooled().await, 1);
     rig.visit(&straight).await.expect(202);
     rig.drained().await;
+    // What was drained is on its way to the person.
+    rig.settled().await;
     assert_eq!(rig.visits_of(&device).await.as_deref(), Some("4"));
     rig.visit(&straight).await.expect(200);
 }
