@@ -210,7 +210,7 @@ impl Roster {
     }
 
     /// The bucket is read again from its beginning, in a history of this name: nothing is confirmed before the name is
-    /// read. Says up to where anybody is known to have read in the history before; by more than [`AHEAD_MAX`] nobody is
+    /// read. Says up to where anybody is known to have read in the history before; by more than `AHEAD_MAX` nobody is
     /// ahead of what is read here, whatever he says.
     pub fn begin_anew(&mut self, epoch: Epoch) -> Revision {
         let applied = self.runs.values().map(|heard| heard.applied).max().unwrap_or_default();
