@@ -293,8 +293,26 @@ impl PartitionState {
             queue.push_back(Message { what: What::Walk(walk), ..message });
             return;
         }
+        if let Some(named) = self.repeats_elsewhere(at, client, &message, &walk) {
+            walk.turns = u8::MAX;
+            message.to = named;
+            message.trail.clear();
+            queue.push_back(Message { what: What::Walk(walk), ..message });
+            return;
+        }
         let outcome = self.arrive(at, client, &message, &walk, queue);
         self.complete(message, outcome);
+    }
+
+    /// Whom a visit named that was seen before, if it has arrived at somebody else, whom its device follows by now: its caller
+    /// is told of nobody but whom it named.
+    fn repeats_elsewhere(&self, at: LogTime, client: u32, message: &Message, walk: &Walk) -> Option<Box<str>> {
+        if walk.duplicate.is_none() || walk.turns == u8::MAX {
+            return None;
+        }
+        let Ok(Event::Visit(event)) = Event::decode(&walk.event) else { return None };
+        let named = event.other_ids.last().copied().filter(|named| *named != &*message.to)?;
+        (!self.holds(client, &message.to, named, None, at)).then(|| named.into())
     }
 
     /// Whether a walk that came by another way has arrived where its own address was, and is no more: what it did goes there.

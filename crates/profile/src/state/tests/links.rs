@@ -134,6 +134,16 @@ fn a_retry_counts_once_wherever_the_profile_has_gone() {
     world.settle();
     assert_eq!((visits(&world, "tp:p"), visits(&world, "tp:q")), (2, 1));
     assert_eq!(world.read("tnt:d").unwrap().home, "tp:q", "a retry of an old login is no login");
+    // Its caller is told of whom he named, and not of who has the device by now.
+    let told = |world: &World| world.completed.last().map(|done| done.home.to_string());
+    world.visit(&["tnt:d", "tp:p"], &[], Some("two"), &[]);
+    world.settle();
+    assert_eq!(told(&world).as_deref(), Some("tp:p"));
+    world.unlink("tnt:d");
+    world.settle();
+    world.visit(&["tnt:d", "tp:p"], &[], Some("two"), &[]);
+    world.settle();
+    assert_eq!(told(&world).as_deref(), Some("tp:p"));
 }
 
 #[test]
