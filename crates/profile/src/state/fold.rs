@@ -131,7 +131,9 @@ impl PartitionState {
         let client = self.clients.intern(event.client);
         if event.route == Route::Direct {
             let via = Via { address: event.via, under: "", epoch: None };
-            if self.holds(client, event.home, event.via, None, at) {
+            // Whoever sent it here may have looked at its addresses at different moments.
+            let is_here = |id: &str| id == event.home || self.holds(client, event.home, id, None, at);
+            if is_here(event.via) && event.other_ids.iter().all(|id| is_here(id)) {
                 return Outcome::Visit(self.visit_here(at, client, event.home, event, None, Some(via)));
             }
             return self.begin(at, event.client, event.via, walk(at, event, event.via, None));

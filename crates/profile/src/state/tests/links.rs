@@ -146,6 +146,31 @@ fn a_retry_counts_once_wherever_the_profile_has_gone() {
     assert_eq!(told(&world).as_deref(), Some("tp:p"));
 }
 
+/// Where the device led was looked up before, and whether it leads to whom the visit names after somebody's login.
+#[test]
+fn a_visit_that_was_sent_straight_to_somebody_it_does_not_name_goes_to_whom_it_names() {
+    let mut world = World::new(16);
+    for person in ["tp:p", "tp:q"] {
+        world.visit(&["tnt:d", person], &[], None, &[]);
+        world.settle();
+    }
+    let visit = Visit {
+        client: "demo",
+        home: "tp:q",
+        via: "tnt:d",
+        other_ids: vec!["tp:p"],
+        profile: vec![("a", "1")],
+        route: Route::Direct,
+        ..Visit::default()
+    };
+    let partition = partition_in("demo", "tp:q", PartitionCount::new(16).unwrap()).index();
+    assert!(matches!(world.apply(partition, &Event::Visit(visit)), Outcome::Forwarded(_)));
+    world.settle();
+    let (p, q) = (world.read("tp:p").unwrap(), world.read("tp:q").unwrap());
+    assert_eq!((p.visits.0, q.visits.0, world.read("tnt:d").unwrap().home.as_str()), (2, 1, "tp:p"));
+    assert_eq!((one(Some(&p), "a").as_deref(), one(Some(&q), "a")), (Some("1"), None));
+}
+
 #[test]
 fn a_link_ends_with_its_home() {
     let mut world = World::new(16);
