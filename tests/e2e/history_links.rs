@@ -170,3 +170,26 @@ fn three_edges_tell_the_same_of_a_person() {
     edges[0].send(&Request::new("DELETE", &path("tnt/phone"))).expect(204);
     check_erased(&edges, &hers);
 }
+
+/// What is brought along arrives where the login leads, though the ECID that it passes led to somebody else a moment before.
+#[test]
+fn what_a_device_brings_is_told_of_whom_it_was_brought_to() {
+    let server = Server::start();
+    for n in 0..8 {
+        let id = |name: &str| format!("{name}{n}");
+        for (ids, page) in [
+            (json!({"tntId": id("a")}), "alone"),
+            (json!({"tntId": id("b"), "thirdPartyId": id("p")}), "p"),
+            (json!({"tntId": id("b"), "ecid": id("e")}), "browser"),
+            (json!({"tntId": id("a"), "ecid": id("e"), "thirdPartyId": id("q")}), "q"),
+            (json!({"tntId": id("b"), "ecid": id("e"), "thirdPartyId": id("p")}), "back"),
+        ] {
+            visit(&server, ids, page);
+        }
+        let tells = |person: &str| {
+            let lines = told(&server, &format!("tp/{}", id(person)));
+            lines.iter().any(|line| line.starts_with("visit alone"))
+        };
+        assert_eq!((tells("p"), tells("q")), (false, true), "round {n}");
+    }
+}

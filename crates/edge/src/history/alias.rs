@@ -40,7 +40,7 @@ fn known(to: Option<&AliasTo>) -> Led {
 
 /// For how long a link may be on its way to the address that it leads to, in ms. Ours: profiles live for days at least, so
 /// whoever was linked so lately is not one that a profile has forgotten by ending.
-const ON_ITS_WAY_MS: u64 = 60_000;
+pub(super) const ON_ITS_WAY_MS: u64 = 60_000;
 
 impl Recorded {
     /// Whether this address, which led elsewhere at a time itself, knew another one that led to it by an alias. It forgets
@@ -58,6 +58,11 @@ impl Recorded {
         });
         held.iter().any(|(address, epoch)| (address, *epoch) == (&alias.address, alias.epoch))
             || set.is_some_and(|at| at.0.saturating_add(ON_ITS_WAY_MS) >= linked_at.0)
+    }
+
+    /// Whether everything that happened to it from a time on is in the index.
+    pub(super) fn knows(&self, since: LogTime) -> bool {
+        self.held.floor.is_none_or(|floor| floor.at <= since) && self.held.gaps.iter().all(|gap| gap.upto_ms <= since.0)
     }
 
     /// Where the address led right after everything that happened by a time; `now` is where it leads today.

@@ -9,7 +9,7 @@ use cameo_profile::state::{AliasTo, Touch};
 use cameo_profile::{Address, ClientCode, LogTime, Partition, Position, limits};
 
 use super::Entry;
-use super::alias::{Led, current, led_before};
+use super::alias::{Led, ON_ITS_WAY_MS, current, led_before};
 use super::pending::Notes;
 use super::read::{HistoryError, Recorded};
 use super::store;
@@ -80,10 +80,47 @@ impl<L: EventLog> Ledger<'_, L> {
             let back = since_freed.find(|entry| is_freed && entry.touch() == Some(&Touch::GivenBack));
             match back {
                 Some(back) => since = Since::Entry(back.order()),
-                None => (address, since) = (to, Since::Time(at)),
+                None => match self.taken_in(&address, &to, at)? {
+                    Some((home, time)) => (address, since) = (home, Since::Time(time)),
+                    None => return Ok(None),
+                },
             }
         }
         Ok(None)
+    }
+
+    /// Which home took in what an address brought along when it was linked to another one at a time, and from when on that is to
+    /// be followed. The walk that brought it may have moved the addresses that it passed afterwards: so the first way from
+    /// there on that leads to who tells of it.
+    fn taken_in(&mut self, address: &str, to: &str, at: LogTime) -> Result<Option<(Box<str>, LogTime)>, HistoryError> {
+        let is_soon = |time: LogTime| time >= at && time.0 <= at.0.saturating_add(ON_ITS_WAY_MS);
+        let mut time = at;
+        let mut untold = None;
+        loop {
+            let (mut home, mut next) = (Box::<str>::from(to), None::<LogTime>);
+            for _ in 0..limits::WALK_STEPS {
+                let Known { recorded, now } = self.know(&home)?;
+                let changes = recorded.held.entries.iter().filter(|entry| led_before(entry).is_some());
+                let change = changes.map(|entry| entry.at).find(|change| *change > time);
+                next = [next, change].into_iter().flatten().min();
+                let Led::To(to) = recorded.led(time, now.as_ref()) else { break };
+                home = to.address;
+            }
+            let recorded = &self.know(&home)?.recorded;
+            let takes =
+                |entry: &Entry| matches!(entry.touch(), Some(Touch::Joined { address: taken }) if **taken == *address);
+            if recorded.held.entries.iter().any(|entry| is_soon(entry.at) && takes(entry)) {
+                return Ok(Some((home, time)));
+            }
+            // One that does not know what came to it then may have taken it in.
+            if !recorded.knows(at) {
+                untold.get_or_insert((home, time));
+            }
+            match next.filter(|next| is_soon(*next)) {
+                Some(next) => time = next,
+                None => return Ok(untold),
+            }
+        }
     }
 
     /// Which entries of an address are part of the history of a home.
